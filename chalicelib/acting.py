@@ -1,0 +1,192 @@
+"""Carrying out what was decided. Each effect may be repeated, and what comes of it is said to the vault again.
+
+A refused call is told and counted, never swallowed: the intent is saved, so the next sweep derives the
+effect again.
+"""
+
+import secrets
+from typing import TYPE_CHECKING, assert_never
+
+from chalicelib.auth import new_secret, sha256
+from chalicelib.commands import (
+    Admit,
+    Attach,
+    CheckInstance,
+    CheckPoints,
+    Effect,
+    GroupMade,
+    Launched,
+    LaunchIntended,
+    MakePoints,
+    MakeVolume,
+    Observe,
+    PointsMade,
+    Revoke,
+    SetIngress,
+    Stop,
+    Terminate,
+    VolumeMade,
+    VolumesAttached,
+    Wake,
+    WakeFailed,
+)
+from chalicelib.enrolment import agent_code
+from chalicelib.errors import CloudRefused
+from chalicelib.model import InstanceState, Launch, RestorePoint, Slot, Vault
+
+if TYPE_CHECKING:
+    from chalicelib.control import Control
+
+
+class Actor:
+    """Turns effects into AWS calls, for one Control."""
+
+    def __init__(self, control: "Control") -> None:
+        self._control = control
+        self._cloud = control.cloud
+
+    def act(self, vault: Vault, effects: tuple[Effect, ...]) -> Vault:
+        """Carry out effects in their order; returns the vault as it is after what came of them."""
+        for effect in effects:
+            try:
+                vault = self._act(vault, effect)
+            except CloudRefused as refused:
+                self._control.telemetry.fault(
+                    "call_refused",
+                    vault_id=vault.vault_id,
+                    effect=type(effect).__name__,
+                    call=refused.call,
+                    aws_code=refused.aws_code,
+                    error=str(refused),
+                )
+                if isinstance(effect, Wake):
+                    vault = self._control.apply(vault.vault_id, WakeFailed(reason=str(refused)))
+        return vault
+
+    def try_terminate(self, instance_id: str) -> None:
+        """Give up a machine that no vault knows; a refusal is told, and the next sweep tries again."""
+        try:
+            self._cloud.terminate(instance_id)
+        except CloudRefused as refused:
+            self._control.telemetry.fault("call_refused", call=refused.call, aws_code=refused.aws_code)
+
+    def _act(self, vault: Vault, effect: Effect) -> Vault:
+        cloud = self._cloud
+        match effect:
+            case Wake():
+                return self._wake(vault)
+            case Attach():
+                return self._attach(vault)
+            case MakeVolume(host=host):
+                volume_id = cloud.make_volume(vault.vault_id, host, vault.hosts[host])
+                return self._say(vault, VolumeMade(host=host, volume_id=volume_id))
+            case Admit(address=address):
+                vault = self._with_group(vault)
+                cloud.admit(_group(vault), address)
+            case Revoke(address=address):
+                return self._revoke(vault, address)
+            case SetIngress(addresses=addresses):
+                self._set_ingress(vault, addresses)
+            case Stop(instance_id=instance_id, force=force):
+                cloud.stop(instance_id, force=force)
+            case Terminate(instance_id=instance_id):
+                cloud.terminate(instance_id)
+            case MakePoints(points=points):
+                return self._make_points(vault, points)
+            case CheckPoints(snapshot_ids=snapshot_ids):
+                self._control.check_points(vault, snapshot_ids)
+                return self._reload(vault)
+            case CheckInstance():
+                return self._check_instance(vault)
+            case _:
+                assert_never(effect)
+        return vault
+
+    def _say(self, vault: Vault, command: VolumeMade | VolumesAttached | Launched | GroupMade | PointsMade) -> Vault:
+        return self._control.apply(vault.vault_id, command)
+
+    def _reload(self, vault: Vault) -> Vault:
+        return self._control.store.vault(vault.vault_id) or vault
+
+    def _wake(self, vault: Vault) -> Vault:
+        if vault.instance_id:
+            vault = self._attach(vault)  # a stopped instance takes volumes too, and then boots with them
+            self._cloud.start(vault.instance_id or "")
+            return vault
+        vault = self._with_group(vault)
+        if vault.launch is None:
+            launch = Launch(client_token=secrets.token_hex(16), code=new_secret())
+            vault = self._control.apply(vault.vault_id, LaunchIntended(launch=launch))
+        if vault.launch is None:
+            return vault  # somebody else's launch was recorded in between
+        code = agent_code(vault.vault_id, sha256(vault.launch.code), self._control.clock.now())
+        self._control.store.put_code(code)
+        return self._say(vault, Launched(instance_id=self._cloud.launch(vault)))
+
+    def _with_group(self, vault: Vault) -> Vault:
+        if vault.security_group_id:
+            return vault
+        return self._say(vault, GroupMade(security_group_id=self._cloud.make_group(vault.vault_id)))
+
+    def _attach(self, vault: Vault) -> Vault:
+        if not vault.instance_id or not any(_unattached(vault, slot) for slot in vault.hosts.values()):
+            return vault
+        hosts = self._cloud.attach(vault.instance_id, vault.hosts)
+        news = tuple(h for h in hosts if _unattached(vault, vault.hosts[h]))
+        return self._say(vault, VolumesAttached(instance_id=vault.instance_id, hosts=news)) if news else vault
+
+    def _revoke(self, vault: Vault, address: str) -> Vault:
+        if vault.security_group_id is None:
+            return vault
+        self._cloud.revoke(vault.security_group_id, address)
+        # A host behind the same address may have started while we revoked: its Admit came first and is now undone.
+        vault = self._reload(vault)
+        if vault.window and any(run.source_address == address for run in vault.window.live_runs):
+            self._cloud.admit(_group(vault), address)
+        return vault
+
+    def _set_ingress(self, vault: Vault, addresses: frozenset[str]) -> None:
+        if vault.security_group_id is None:
+            return
+        there = self._cloud.ingress(vault.security_group_id)
+        for address in sorted(addresses - there):
+            self._cloud.admit(vault.security_group_id, address)
+        for address in sorted(there - addresses):
+            self._cloud.revoke(vault.security_group_id, address)
+
+    def _make_points(self, vault: Vault, points: tuple[RestorePoint, ...]) -> Vault:
+        made: dict[str, str] = {}
+        for window_id in sorted({point.window_id for point in points}):
+            # Looked up before any is made: whoever tried before may have died between the call and its record.
+            made.update(self._cloud.find_snapshots(window_id))
+        refused: CloudRefused | None = None
+        for point in points:
+            if point.host not in made:
+                try:
+                    made[point.host] = self._cloud.snapshot(point)
+                except CloudRefused as error:
+                    refused = error  # the other hosts' volumes are snapshotted all the same
+        wanted = {point.host: made[point.host] for point in points if point.host in made}
+        if wanted:
+            vault = self._say(vault, PointsMade(snapshots=wanted))
+        if refused:
+            raise refused
+        return vault
+
+    def _check_instance(self, vault: Vault) -> Vault:
+        if vault.launch is None:
+            return vault
+        instance_id = self._cloud.find_launched(vault.launch.client_token)
+        if instance_id:
+            return self._say(vault, Launched(instance_id=instance_id))
+        return self._control.apply(vault.vault_id, Observe(state=InstanceState.GONE))
+
+
+def _unattached(vault: Vault, slot: Slot) -> bool:
+    return slot.volume_id is not None and slot.attached_to != vault.instance_id
+
+
+def _group(vault: Vault) -> str:
+    if vault.security_group_id is None:
+        raise AssertionError("the group was made before anyone is let in")
+    return vault.security_group_id

@@ -1,0 +1,87 @@
+"""The daily budget of awake time: how much is left of a UTC day, for each kind of run.
+
+A window is charged to the day on which it opened, so a night that crosses midnight is one night.
+"""
+
+from dataclasses import replace
+from datetime import UTC, datetime, timedelta
+
+from chalicelib.errors import WindowSpent
+from chalicelib.model import Ceiling, Kind, Policy, Spent, Vault, Window
+
+
+def _day(instant: datetime) -> str:
+    return instant.astimezone(UTC).date().isoformat()
+
+
+def _daily(kind: Kind, policy: Policy) -> int:
+    return policy.window_seconds if kind is Kind.BACKUP else policy.restore_seconds
+
+
+def _charges(window: Window, until: datetime) -> dict[Kind, int]:
+    """Awake seconds of each kind. The only kind pays for all of it; of two, each for its own stretch."""
+    if len(window.ceilings) == 1:
+        return {kind: _seconds(window.opened_at, until) for kind in window.ceilings}
+    charges = {}
+    for kind, ceiling in window.ceilings.items():
+        ends = [run.ended_at or until for run in window.runs.values() if run.kind is kind]
+        charges[kind] = _seconds(ceiling.since, max(ends, default=until))
+    return charges
+
+
+def _seconds(since: datetime, until: datetime) -> int:
+    return max(0, int((until - since).total_seconds()))
+
+
+def remaining(vault: Vault, kind: Kind, now: datetime, policy: Policy) -> int:
+    """Seconds left of today's budget, counting what the window under way has used so far."""
+    used = 0
+    if vault.spent and vault.spent.day == _day(now):
+        used += vault.spent.seconds.get(kind, 0)
+    if vault.window and vault.window.stopped_at is None and _day(vault.window.opened_at) == _day(now):
+        used += _charges(vault.window, now).get(kind, 0)
+    return _daily(kind, policy) - used
+
+
+def charge(vault: Vault, window: Window, until: datetime) -> Spent:
+    """The vault's account after a window that ended at `until`."""
+    day = _day(window.opened_at)
+    before = vault.spent.seconds if vault.spent and vault.spent.day == day else {}
+    charges = _charges(window, until)
+    return Spent(day=day, seconds={k: before.get(k, 0) + charges.get(k, 0) for k in {*before, *charges}})
+
+
+def spent(kind: Kind, now: datetime) -> WindowSpent:
+    """The refusal, with the seconds until the next UTC day."""
+    today = now.astimezone(UTC).replace(hour=0, minute=0, second=0, microsecond=0)
+    tomorrow = today + timedelta(days=1)
+    return WindowSpent(kind, tomorrow, int((tomorrow - now).total_seconds()) + 1)
+
+
+def ceiling(vault: Vault, kind: Kind, now: datetime, policy: Policy) -> Ceiling:
+    """A new ceiling out of today's budget.
+
+    Raises WindowSpent when less than the policy's minimum is left.
+    """
+    left = remaining(vault, kind, now, policy)
+    if left < policy.minimum_window_seconds:
+        raise spent(kind, now)
+    return Ceiling(since=now, closes_at=now + timedelta(seconds=left))
+
+
+def admit_kind(vault: Vault, window: Window, kind: Kind, now: datetime, policy: Policy) -> Window:
+    """The window with room for a run of that kind.
+
+    Raises WindowSpent when the kind's ceiling is nearer than the policy's minimum.
+    """
+    known = window.ceilings.get(kind)
+    if known is None:
+        new = ceiling(vault, kind, now, policy)
+        return replace(window, ceilings={**window.ceilings, kind: new})
+    left = (known.closes_at - now).total_seconds()
+    if left < policy.minimum_window_seconds:
+        if remaining(vault, kind, now, policy) >= policy.minimum_window_seconds:
+            # This window is last night's; today's budget is there as soon as it has closed.
+            raise WindowSpent(kind, known.closes_at, int(left) + 60)
+        raise spent(kind, now)
+    return window

@@ -1,0 +1,265 @@
+"""EC2 and EBS: the adapter behind ports.Cloud. It decides nothing; each method may be repeated.
+
+Everything it makes carries the tag `nightvault:stack`, by which it is found again and by which IAM lets
+our roles touch it and nothing else.
+"""
+
+import hashlib
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager
+from datetime import UTC
+from ipaddress import IPv6Address, ip_address
+from typing import TYPE_CHECKING, Any
+
+from botocore.exceptions import BotoCoreError, ClientError
+
+from chalicelib.errors import CloudRefused
+from chalicelib.model import InstanceState, PointState, RestorePoint, Slot, Vault
+from chalicelib.ports import Machine
+
+if TYPE_CHECKING:
+    from mypy_boto3_ec2 import EC2Client
+
+SSH_PORT = 22
+_ALIVE = ["pending", "running", "shutting-down", "stopping", "stopped"]
+# Refusals that only mean "not yet"; the next observation tries again.
+_NOT_YET = {"IncorrectState", "IncorrectInstanceState", "VolumeInUse"}
+_POINT_STATES: dict[str, PointState] = {state.value: state for state in PointState}
+
+
+@contextmanager
+def _calling(call: str, *fine: str) -> Iterator[None]:
+    """Turn AWS's refusals into CloudRefused; codes in `fine` mean that what was asked for is already so."""
+    try:
+        yield
+    except ClientError as error:
+        code = error.response["Error"]["Code"]
+        if code not in fine:
+            raise CloudRefused(call, code, error.response["Error"].get("Message", "")) from error
+    except BotoCoreError as error:
+        raise CloudRefused(call, type(error).__name__, str(error)) from error
+
+
+class Ec2Cloud:
+    """ports.Cloud on EC2. `kms_key` empty: EBS volumes are encrypted with the account's EBS default key."""
+
+    def __init__(self, client: "EC2Client", *, stack: str, launch_template: str, subnet: str, kms_key: str) -> None:
+        self._client = client
+        self._stack = stack
+        self._launch_template = launch_template
+        self._subnet = subnet
+        self._kms_key = kms_key
+
+    # --- the machine ---
+
+    def machines(self) -> list[Machine]:
+        filters: Any = [*self._mine(), {"Name": "instance-state-name", "Values": _ALIVE}]
+        found = []
+        with _calling("DescribeInstances"):
+            for page in self._client.get_paginator("describe_instances").paginate(Filters=filters):
+                for reservation in page["Reservations"]:
+                    for instance in reservation["Instances"]:
+                        tags = {tag["Key"]: tag["Value"] for tag in instance.get("Tags", [])}
+                        found.append(
+                            Machine(
+                                instance_id=instance["InstanceId"],
+                                vault_id=tags.get("nightvault:vault", ""),
+                                state=InstanceState(instance["State"]["Name"]),
+                                launched_at=instance["LaunchTime"],
+                            )
+                        )
+        return found
+
+    def find_launched(self, client_token: str) -> str | None:
+        with _calling("DescribeInstances"):
+            answer = self._client.describe_instances(Filters=[{"Name": "client-token", "Values": [client_token]}])
+            for reservation in answer["Reservations"]:
+                for instance in reservation["Instances"]:
+                    return instance["InstanceId"]
+        return None
+
+    def make_group(self, vault_id: str) -> str:
+        name = f"{self._stack}-{vault_id}"
+        with _calling("DescribeSubnets"):
+            vpc = self._client.describe_subnets(SubnetIds=[self._subnet])["Subnets"][0]["VpcId"]
+        with _calling("CreateSecurityGroup", "InvalidGroup.Duplicate"):
+            made = self._client.create_security_group(
+                GroupName=name,
+                Description=f"nightvault {vault_id}: ssh from hosts with a live run",
+                VpcId=vpc,
+                TagSpecifications=self._tags("security-group", vault=vault_id),
+            )
+            return made["GroupId"]
+        with _calling("DescribeSecurityGroups"):
+            filters: Any = [{"Name": "group-name", "Values": [name]}, {"Name": "vpc-id", "Values": [vpc]}]
+            return self._client.describe_security_groups(Filters=filters)["SecurityGroups"][0]["GroupId"]
+
+    def launch(self, vault: Vault) -> str:
+        if vault.launch is None or vault.security_group_id is None:
+            raise AssertionError("a launch is saved as an intent, with its group, before it is made")
+        tags = self._tags("instance", vault=vault.vault_id, Name=f"{self._stack} {vault.vault_id}")
+        # The machine reads its one-use code from its metadata; keys there may not hold a blank or a slash:
+        # https://docs.aws.amazon.com/AWSEC2/latest/UserGuide/work-with-tags-in-IMDS.html
+        tags[0]["Tags"].append({"Key": "nightvault-code", "Value": vault.launch.code})
+        with _calling("RunInstances"):
+            answer = self._client.run_instances(
+                MinCount=1,
+                MaxCount=1,
+                ClientToken=vault.launch.client_token,
+                LaunchTemplate={"LaunchTemplateId": self._launch_template, "Version": "$Latest"},
+                NetworkInterfaces=[
+                    {
+                        "DeviceIndex": 0,
+                        "SubnetId": self._subnet,
+                        "Groups": [vault.security_group_id],
+                        "AssociatePublicIpAddress": True,
+                        "DeleteOnTermination": True,
+                    }
+                ],
+                TagSpecifications=[*tags, *self._tags("volume", vault=vault.vault_id)],
+            )
+        return answer["Instances"][0]["InstanceId"]
+
+    def start(self, instance_id: str) -> None:
+        with _calling("StartInstances"):
+            self._client.start_instances(InstanceIds=[instance_id])
+
+    def stop(self, instance_id: str, *, force: bool) -> None:
+        with _calling("StopInstances", "InvalidInstanceID.NotFound"):
+            self._client.stop_instances(InstanceIds=[instance_id], Force=force)
+
+    def terminate(self, instance_id: str) -> None:
+        with _calling("TerminateInstances", "InvalidInstanceID.NotFound"):
+            self._client.terminate_instances(InstanceIds=[instance_id])
+
+    # --- volumes ---
+
+    def make_volume(self, vault_id: str, host: str, slot: Slot) -> str:
+        # The same token for the same host's same slot: a repeat gives the volume that is there.
+        token = hashlib.sha256(f"{self._stack}/{vault_id}/{host}/{slot.uid}".encode()).hexdigest()[:64]
+        with _calling("DescribeSubnets"):
+            zone = self._client.describe_subnets(SubnetIds=[self._subnet])["Subnets"][0]["AvailabilityZone"]
+        key: Any = {"KmsKeyId": self._kms_key} if self._kms_key else {}
+        with _calling("CreateVolume"):
+            volume = self._client.create_volume(
+                AvailabilityZone=zone,
+                Size=slot.size_gib,
+                VolumeType="gp3",
+                Encrypted=True,
+                ClientToken=token,
+                TagSpecifications=self._tags("volume", vault=vault_id, host=host, Name=f"{self._stack} {host}"),
+                **key,
+            )
+        return volume["VolumeId"]
+
+    def attach(self, instance_id: str, slots: dict[str, Slot]) -> tuple[str, ...]:
+        wanted = {slot.volume_id: host for host, slot in slots.items() if slot.volume_id}
+        attached = []
+        with _calling("DescribeVolumes"):
+            # A filter and not VolumeIds: one volume that is gone must not fail the others.
+            filters: Any = [{"Name": "volume-id", "Values": list(wanted)}]
+            volumes = self._client.describe_volumes(Filters=filters)["Volumes"]
+        for volume in volumes:
+            host = wanted[volume["VolumeId"]]
+            holders = [a["InstanceId"] for a in volume.get("Attachments", []) if a.get("State") != "detached"]
+            if instance_id in holders or (not holders and self._attach(instance_id, volume["VolumeId"], slots[host])):
+                attached.append(host)
+        return tuple(attached)
+
+    def _attach(self, instance_id: str, volume_id: str, slot: Slot) -> bool:
+        # Names for data volumes; the kernel's own are NVMe, and the agent goes by the volume's id:
+        # https://docs.aws.amazon.com/AWSEC2/latest/UserGuide/device_naming.html
+        device = f"/dev/xvdb{chr(ord('a') + slot.number)}"
+        try:
+            with _calling("AttachVolume"):
+                self._client.attach_volume(InstanceId=instance_id, VolumeId=volume_id, Device=device)
+        except CloudRefused as refused:
+            if refused.aws_code in _NOT_YET:
+                return False
+            raise
+        return True
+
+    # --- who may reach it ---
+
+    def ingress(self, group_id: str) -> frozenset[str]:
+        with _calling("DescribeSecurityGroups"):
+            group = self._client.describe_security_groups(GroupIds=[group_id])["SecurityGroups"][0]
+        addresses = set()
+        for permission in group.get("IpPermissions", []):
+            addresses |= {r["CidrIp"].removesuffix("/32") for r in permission.get("IpRanges", [])}
+            addresses |= {r["CidrIpv6"].removesuffix("/128") for r in permission.get("Ipv6Ranges", [])}
+        return frozenset(addresses)
+
+    def admit(self, group_id: str, address: str) -> None:
+        with _calling("AuthorizeSecurityGroupIngress", "InvalidPermission.Duplicate"):
+            self._client.authorize_security_group_ingress(GroupId=group_id, IpPermissions=[_permission(address)])
+
+    def revoke(self, group_id: str, address: str) -> None:
+        with _calling("RevokeSecurityGroupIngress", "InvalidPermission.NotFound"):
+            self._client.revoke_security_group_ingress(GroupId=group_id, IpPermissions=[_permission(address)])
+
+    # --- restore points ---
+
+    def find_snapshots(self, window_id: str) -> dict[str, str]:
+        filters: Any = [
+            *self._mine(),
+            {"Name": "tag:nightvault:window", "Values": [window_id]},
+            {"Name": "status", "Values": ["pending", "completed"]},
+        ]
+        found = {}
+        with _calling("DescribeSnapshots"):
+            pages = self._client.get_paginator("describe_snapshots").paginate(OwnerIds=["self"], Filters=filters)
+            for page in pages:
+                for snapshot in page["Snapshots"]:
+                    tags = {tag["Key"]: tag["Value"] for tag in snapshot.get("Tags", [])}
+                    found[tags["nightvault:host"]] = snapshot["SnapshotId"]
+        return found
+
+    def snapshot(self, point: RestorePoint) -> str:
+        label = "complete" if point.complete else "incomplete"
+        with _calling("CreateSnapshot"):
+            made = self._client.create_snapshot(
+                VolumeId=point.volume_id,
+                Description=f"nightvault {point.host} {point.window_id} {label}",
+                TagSpecifications=self._tags(
+                    "snapshot",
+                    vault=point.vault_id,
+                    host=point.host,
+                    window=point.window_id,
+                    run=point.run_id,
+                    outcome=point.outcome,
+                    label=label,
+                    started=f"{point.run_started_at.astimezone(UTC):%Y-%m-%dT%H:%M:%SZ}",
+                    Name=f"{self._stack} {point.host} {label}",
+                ),
+            )
+        return made["SnapshotId"]
+
+    def snapshot_states(self, snapshot_ids: Iterable[str]) -> dict[str, PointState]:
+        filters: Any = [{"Name": "snapshot-id", "Values": list(snapshot_ids)}]
+        states = {}
+        with _calling("DescribeSnapshots"):
+            for page in self._client.get_paginator("describe_snapshots").paginate(Filters=filters):
+                for snapshot in page["Snapshots"]:
+                    # `recoverable` and `recovering` (Recycle Bin) do not count either.
+                    state = _POINT_STATES.get(snapshot["State"], PointState.PENDING)
+                    states[snapshot["SnapshotId"]] = state
+        return states
+
+    def _mine(self) -> list[Any]:
+        return [{"Name": "tag:nightvault:stack", "Values": [self._stack]}]
+
+    def _tags(self, resource: str, **tags: str) -> list[Any]:
+        named = {key if key == "Name" else f"nightvault:{key}": value for key, value in tags.items()}
+        named["nightvault:stack"] = self._stack
+        return [{"ResourceType": resource, "Tags": [{"Key": k, "Value": v} for k, v in named.items()]}]
+
+
+def _permission(address: str) -> Any:
+    parsed = ip_address(address)
+    source: dict[str, Any]
+    if isinstance(parsed, IPv6Address):
+        source = {"Ipv6Ranges": [{"CidrIpv6": f"{parsed}/128"}]}
+    else:
+        source = {"IpRanges": [{"CidrIp": f"{parsed}/32"}]}
+    return {"IpProtocol": "tcp", "FromPort": SSH_PORT, "ToPort": SSH_PORT, **source}

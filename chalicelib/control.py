@@ -1,0 +1,241 @@
+"""The use cases: load, decide, save, act.
+
+What is decided is saved before AWS is touched. A lost race re-decides on the winning record; a failed
+call is told and left to the sweep, which derives every effect again.
+"""
+
+import random
+from collections.abc import Callable
+from dataclasses import replace
+from datetime import datetime, timedelta
+
+from chalicelib.acting import Actor
+from chalicelib.alerts import alert_of
+from chalicelib.commands import Command, Finish, Observe, PointSettled, Report, Start
+from chalicelib.documents import Orders, RunDocument, orders, run_document
+from chalicelib.draft import Decision
+from chalicelib.errors import LostRace, NotForThisToken, UnknownRun
+from chalicelib.lifecycle import decide
+from chalicelib.model import Host, InstanceState, LastBackup, Phase, PointState, Policy, Run, Vault
+from chalicelib.ports import Clock, Cloud, Conflict, Notifier, Store, Telemetry
+
+# 24 hosts in one second are 24 writers of one item: the last of them wins its 24th round.
+RACES = 60
+LONGEST_PAUSE_SECONDS = 0.4
+QUIET_LOOK_MINUTES = 15
+
+
+def _busy(vault: Vault) -> bool:
+    """Something of this vault is under way, so EC2 is asked about it every minute."""
+    return vault.phase is not Phase.ASLEEP or bool(vault.pending_points or vault.owed_points)
+
+
+def _newest_run(vault: Vault, host: str) -> Run | None:
+    windows = (vault.recent, vault.window)
+    runs = [*(run for w in windows if w for run in w.runs.values()), *vault.queued.values()]
+    return max((run for run in runs if run.host == host), key=lambda run: run.started_at, default=None)
+
+
+class Control:
+    """Everything that hosts, vaults, events and the schedule can ask of the control plane."""
+
+    def __init__(
+        self,
+        *,
+        store: Store,
+        cloud: Cloud,
+        notifier: Notifier,
+        telemetry: Telemetry,
+        clock: Clock,
+        policy: Policy,
+        pause: Callable[[float], None],
+    ) -> None:
+        self.store = store
+        self.cloud = cloud
+        self.notifier = notifier
+        self.telemetry = telemetry
+        self.clock = clock
+        self.policy = policy
+        self._pause = pause
+        self._actor = Actor(self)
+
+    # --- hosts ---
+
+    def start(self, command: Start) -> RunDocument:
+        """Begin a run. Raises WindowSpent, RunIdTaken."""
+        host = self._host(command.host)
+        vault = self.apply(host.vault_id, command)
+        return self._document(vault, host, vault.find_run(command.run_id))
+
+    def status(self, name: str, run_id: str | None) -> RunDocument:
+        """A run as it stands; without an id the host's newest. Raises UnknownRun. Changes nothing."""
+        host = self._host(name)
+        vault = self._vault(host.vault_id)
+        run = vault.find_run(run_id) if run_id else _newest_run(vault, name)
+        if run_id and (run is None or run.host != name):
+            raise UnknownRun(run_id)
+        return self._document(vault, host, run)
+
+    def finish(self, command: Finish) -> RunDocument:
+        """End a run. Raises UnknownRun, RunSuperseded."""
+        host = self._host(command.host)
+        vault = self.apply(host.vault_id, command)
+        return self._document(vault, host, vault.find_run(command.run_id))
+
+    # --- the vault ---
+
+    def report(self, vault_id: str, report: Report) -> Orders:
+        """Take what the agent saw. Raises StaleVault when that machine is not meant to run."""
+        vault = self.apply(vault_id, report)
+        return orders(vault, self.clock.now(), self.policy)
+
+    # --- events and the schedule ---
+
+    def instance_changed(self, instance_id: str) -> None:
+        """EC2 says that an instance changed. What it is now is asked, not believed: events come late and twice."""
+        for vault in self.store.vaults():
+            if vault.instance_id == instance_id:
+                states = {machine.instance_id: machine.state for machine in self.cloud.machines()}
+                self.apply(vault.vault_id, Observe(state=states.get(instance_id, InstanceState.GONE)))
+
+    def snapshot_changed(self, snapshot_id: str) -> None:
+        """EBS says that a snapshot was made, or failed."""
+        for vault in self.store.vaults():
+            if snapshot_id in vault.pending_points:
+                self.check_points(vault, (snapshot_id,))
+
+    def check_points(self, vault: Vault, snapshot_ids: tuple[str, ...]) -> None:
+        """Settle restore points whose snapshot has completed or failed."""
+        states = self.cloud.snapshot_states(snapshot_ids)
+        for snapshot_id in snapshot_ids:
+            # A snapshot that EC2 does not know was deleted: as good as failed.
+            state = states.get(snapshot_id, PointState.ERROR)
+            if state is not PointState.PENDING:
+                self._settle(vault, snapshot_id, state)
+
+    def _settle(self, vault: Vault, snapshot_id: str, state: PointState) -> None:
+        point = vault.pending_points.get(snapshot_id)
+        if point is None or point.snapshot_id is None:
+            return
+        now = self.clock.now()
+        # The host's record first: once the vault forgets the pending point, nothing would repair it.
+        self.store.put_point(replace(point, state=state))
+        if state is PointState.COMPLETED and point.complete:
+            last = LastBackup(
+                run_id=point.run_id,
+                window_id=point.window_id,
+                snapshot_id=point.snapshot_id,
+                started_at=point.run_started_at,
+                completed_at=now,
+            )
+            self.store.move_last_backup(point.host, last)
+        self.apply(vault.vault_id, PointSettled(snapshot_id=snapshot_id, state=state))
+
+    def sweep(self) -> None:
+        """Every minute: enforce windows and leases, and repair whatever was interrupted.
+
+        Raises an ExceptionGroup at the end if any vault's pass failed; the others have had theirs.
+        """
+        now = self.clock.now()
+        vaults = self.store.vaults()
+        quiet = now.minute % QUIET_LOOK_MINUTES == 0
+        failures: list[Exception] = []
+        if quiet:
+            self.telemetry.gauges(self.store.hosts(), now)
+        if quiet or any(_busy(vault) for vault in vaults):
+            states = self._look(vaults, now)
+            for vault in vaults:
+                try:
+                    self.apply(vault.vault_id, Observe(state=states(vault)))
+                except Exception as failure:
+                    self.telemetry.fault("sweep_failed", vault_id=vault.vault_id, error=repr(failure))
+                    failures.append(failure)
+        if failures:
+            raise ExceptionGroup("the sweep failed for some vaults", failures)
+
+    def _look(self, vaults: list[Vault], now: datetime) -> Callable[[Vault], InstanceState | None]:
+        """The state of each vault's machine. All unknown when EC2 cannot be asked: windows are enforced anyway."""
+        try:
+            machines = self.cloud.machines()
+        except Exception as failure:
+            self.telemetry.fault("lookup_failed", error=repr(failure))
+            return lambda _: None
+        known = {vault.instance_id for vault in vaults}
+        for machine in machines:
+            settled = now - machine.launched_at > timedelta(seconds=self.policy.claim_seconds)
+            if machine.instance_id not in known and machine.state is InstanceState.RUNNING and settled:
+                # Nobody's machine: a launch whose answer was lost. It holds nothing, and it costs money.
+                self.telemetry.fault("stray_machine", instance_id=machine.instance_id, vault_id=machine.vault_id)
+                self._actor.try_terminate(machine.instance_id)
+        states = {machine.instance_id: machine.state for machine in machines}
+
+        def state(vault: Vault) -> InstanceState | None:
+            return states.get(vault.instance_id, InstanceState.GONE) if vault.instance_id else None
+
+        return state
+
+    # --- load, decide, save, act ---
+
+    def apply(self, vault_id: str, command: Command) -> Vault:
+        """Say something to a vault; returns it as it is after all effects.
+
+        Raises what `decide` raises, and LostRace when others kept winning.
+        """
+        now = self.clock.now()
+        vault = self._vault(vault_id)
+        for race in range(RACES):
+            decision = decide(vault, command, now, self.policy)
+            saved = vault
+            if decision.vault != vault:
+                try:
+                    saved = self.store.save(decision.vault, decision.archived)
+                except Conflict as conflict:
+                    vault = conflict.current or self._vault(vault_id)
+                    self._pause(random.uniform(0, min(LONGEST_PAUSE_SECONDS, 0.01 * 2**race)))  # noqa: S311
+                    continue
+            self._tell(saved, command, decision.reason, len(decision.effects))
+            return self.carry_out(saved, decision)
+        raise LostRace(f"{vault_id} is being written by too many at once; try again")
+
+    def carry_out(self, saved: Vault, decision: Decision) -> Vault:
+        """Tell what is known and act, after `decision` has been saved; returns the vault as it is then."""
+        for fact in decision.facts:
+            self.telemetry.fact(fact)
+            if alert := alert_of(fact):
+                self._alert(*alert)
+        return self._actor.act(saved, decision.effects)
+
+    def _alert(self, subject: str, message: str) -> None:
+        try:
+            self.notifier.notify(subject, message)
+        except Exception as failure:
+            # An alert that cannot be sent must not keep a vault awake; it is counted, and alarms watch the count.
+            self.telemetry.fault("alert_failed", subject=subject, error=repr(failure))
+
+    def _tell(self, vault: Vault, command: Command, reason: str, effects: int) -> None:
+        self.telemetry.event(
+            "decided",
+            vault_id=vault.vault_id,
+            command=type(command).__name__,
+            phase=vault.phase,
+            window_id=vault.window and vault.window.window_id,
+            host=getattr(command, "host", None),
+            run_id=getattr(command, "run_id", None),
+            reason=reason,
+            effects=effects,
+        )
+
+    def _host(self, name: str) -> Host:
+        host = self.store.host(name)
+        if host is None:
+            raise NotForThisToken(f"there is no host {name!r} any more; enrol again")
+        return host
+
+    def _vault(self, vault_id: str) -> Vault:
+        vault = self.store.vault(vault_id)
+        if vault is None:
+            raise AssertionError(f"vault {vault_id} is named by a host or a token, but is not in the table")
+        return vault
+
+    def _document(self, vault: Vault, host: Host, run: Run | None) -> RunDocument:
+        return run_document(vault, host, run, self.clock.now(), self.policy)

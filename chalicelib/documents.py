@@ -1,0 +1,187 @@
+"""What hosts and vaults are told, as documents. The contract is docs/protocol.md."""
+
+from dataclasses import asdict, dataclass
+from datetime import datetime, timedelta
+
+from chalicelib.model import Host, Kind, Outcome, Phase, Policy, Run, Slot, Vault, Window
+
+# How soon to ask again, in seconds: often while a machine boots, seldom while nothing can change.
+_RETRY_AFTER = {
+    Phase.ASLEEP: 30,
+    Phase.WAKING: 3,
+    Phase.OPEN: 3,
+    Phase.CLOSING: 5,
+    Phase.SEALING: 5,
+    Phase.FAULTED: 20,
+}
+
+
+@dataclass(frozen=True, kw_only=True)
+class WindowDocument:
+    window_id: str
+    opened_at: datetime
+    closes_at: datetime
+    seconds_left: int
+
+
+@dataclass(frozen=True, kw_only=True)
+class VaultDocument:
+    vault_id: str
+    address: str
+    port: int
+    user: str
+    host_keys: list[str]
+
+
+@dataclass(frozen=True, kw_only=True)
+class ProgressDocument:
+    transfer_bytes: int
+    seen_at: datetime
+
+
+@dataclass(frozen=True, kw_only=True)
+class LastDocument:
+    backup_run_id: str
+    backup_window_id: str
+    snapshot_id: str
+    completed_at: datetime
+    age_seconds: int
+
+
+@dataclass(frozen=True, kw_only=True)
+class RunDocument:
+    """No member that a client acts upon has a name twice in here: sh reads it with sed."""
+
+    run_id: str | None
+    host: str
+    kind: Kind | None
+    outcome: Outcome | None
+    reason: str | None
+    phase: Phase
+    queued: bool
+    ready: bool
+    window: WindowDocument | None
+    vault: VaultDocument | None
+    progress: ProgressDocument | None
+    committed: bool
+    retry_after_seconds: int
+    last: LastDocument | None
+    now: datetime
+
+
+@dataclass(frozen=True, kw_only=True)
+class HostOrder:
+    host: str
+    volume_id: str
+    uid: int
+    user: str
+    public_key: str
+    live: bool
+
+
+@dataclass(frozen=True, kw_only=True)
+class Orders:
+    """What the vault's agent is to do."""
+
+    vault_id: str
+    report_every_seconds: int
+    power_off: bool
+    seconds_to_power_off: int
+    hosts: list[HostOrder]
+
+
+def run_document(vault: Vault, host: Host, run: Run | None, now: datetime, policy: Policy) -> RunDocument:
+    """A run as its host sees it at `now`. Shows nothing of other hosts."""
+    window = vault.window
+    in_window = bool(window and run and run.run_id in window.runs)
+    ready = bool(run and run.live and in_window and _ready(vault, host.name))
+    return RunDocument(
+        run_id=run.run_id if run else None,
+        host=host.name,
+        kind=run.kind if run else None,
+        outcome=run.outcome if run else None,
+        reason=run.reason if run else None,
+        phase=vault.phase,
+        queued=bool(run and run.live and run.run_id in vault.queued),
+        ready=ready,
+        window=_window(window, run, now) if window and in_window else None,
+        vault=_vault(vault, vault.hosts[host.name]) if ready else None,
+        progress=ProgressDocument(**asdict(run.progress)) if run and run.progress else None,
+        committed=bool(run and run.committed_at),
+        retry_after_seconds=min(_RETRY_AFTER[vault.phase], max(1, policy.report_seconds)),
+        last=_last(host, now),
+        now=now,
+    )
+
+
+def _ready(vault: Vault, host: str) -> bool:
+    mount = vault.agent.mounts.get(host) if vault.agent else None
+    return vault.phase is Phase.OPEN and mount is not None and mount.mounted
+
+
+def _window(window: Window, run: Run | None, now: datetime) -> WindowDocument:
+    closes_at = window.ceilings[run.kind].closes_at if run else window.closes_at
+    return WindowDocument(
+        window_id=window.window_id,
+        opened_at=window.opened_at,
+        closes_at=closes_at,
+        seconds_left=max(0, int((closes_at - now).total_seconds())),
+    )
+
+
+def user(slot: Slot) -> str:
+    """The host's account on its vault. Not the host's name: those may differ by case alone."""
+    return f"nv{slot.uid}"
+
+
+def _vault(vault: Vault, slot: Slot) -> VaultDocument | None:
+    if vault.agent is None:
+        return None
+    return VaultDocument(
+        vault_id=vault.vault_id,
+        address=vault.agent.address,
+        port=vault.agent.port,
+        user=user(slot),
+        # The key that the machine enrolled with, whatever it reports now.
+        host_keys=[vault.agent.host_key],
+    )
+
+
+def _last(host: Host, now: datetime) -> LastDocument | None:
+    last = host.last_backup
+    if last is None:
+        return None
+    return LastDocument(
+        backup_run_id=last.run_id,
+        backup_window_id=last.window_id,
+        snapshot_id=last.snapshot_id,
+        completed_at=last.completed_at,
+        # Of the data, not of the snapshot: what changed after the run began is not in it.
+        age_seconds=int((now - last.started_at).total_seconds()),
+    )
+
+
+def orders(vault: Vault, now: datetime, policy: Policy) -> Orders:
+    """What the agent of a vault is to do at `now`."""
+    window = vault.window
+    live = {run.host for run in window.live_runs} if window else set()
+    end = (window.closes_at if window else now) + timedelta(seconds=policy.power_off_grace_seconds)
+    return Orders(
+        vault_id=vault.vault_id,
+        report_every_seconds=max(1, policy.report_seconds),
+        # A machine whose stop was ordered goes by itself, should the order have failed.
+        power_off=vault.phase in (Phase.CLOSING, Phase.FAULTED),
+        seconds_to_power_off=max(0, int((end - now).total_seconds())),
+        hosts=[
+            HostOrder(
+                host=name,
+                volume_id=slot.volume_id,
+                uid=slot.uid,
+                user=user(slot),
+                public_key=slot.public_key,
+                live=name in live,
+            )
+            for name, slot in vault.hosts.items()
+            if slot.volume_id
+        ],
+    )

@@ -1,0 +1,341 @@
+"""A decision in the making: the steps of a vault's life that several commands share.
+
+Private to lifecycle.py. A Draft lives for one call of `decide`; the values in it are frozen.
+"""
+
+from dataclasses import dataclass, field, replace
+from datetime import datetime, timedelta
+
+from chalicelib import budget
+from chalicelib.commands import (
+    Admit,
+    Attach,
+    CheckInstance,
+    Effect,
+    Fact,
+    MakePoints,
+    MakeVolume,
+    PointFailed,
+    Revoke,
+    RunEnded,
+    Stop,
+    Terminate,
+    Wake,
+    WakeFaulted,
+    WindowClosing,
+    WindowSealed,
+)
+from chalicelib.model import (
+    Kind,
+    Outcome,
+    Phase,
+    PointState,
+    Policy,
+    RestorePoint,
+    Run,
+    Vault,
+    Window,
+)
+
+FORCE_STOP_AFTER = timedelta(minutes=10)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Decision:
+    """The vault as it shall be saved, what to do after that, what is then known, and why.
+
+    `archived`: the window that ended, saved with the vault in one transaction.
+    """
+
+    vault: Vault
+    effects: tuple[Effect, ...] = ()
+    facts: tuple[Fact, ...] = ()
+    reason: str = ""
+    archived: Window | None = None
+
+
+@dataclass(kw_only=True)
+class Draft:
+    """A decision in the making. Lives for one call of `decide`, so that the steps below read as prose."""
+
+    vault: Vault
+    now: datetime
+    policy: Policy
+    effects: list[Effect] = field(default_factory=list)
+    facts: list[Fact] = field(default_factory=list)
+    reasons: list[str] = field(default_factory=list)
+    archived: Window | None = None
+
+    def decision(self) -> Decision:
+        return Decision(
+            vault=self.vault,
+            effects=tuple(dict.fromkeys(self.effects)),
+            facts=tuple(self.facts),
+            reason="; ".join(self.reasons) or "nothing to do",
+            archived=self.archived,
+        )
+
+    # --- small changes ---
+
+    @property
+    def window(self) -> Window:
+        if self.vault.window is None:
+            raise AssertionError(f"a vault that is {self.vault.phase} has no window")
+        return self.vault.window
+
+    def change(self, **changes: object) -> None:
+        self.vault = replace(self.vault, **changes)  # type: ignore[arg-type]
+
+    def change_window(self, **changes: object) -> None:
+        self.change(window=replace(self.window, **changes))  # type: ignore[arg-type]
+
+    def change_slot(self, host: str, **changes: object) -> None:
+        if host in self.vault.hosts:
+            slot = replace(self.vault.hosts[host], **changes)  # type: ignore[arg-type]
+            self.change(hosts={**self.vault.hosts, host: slot})
+
+    def put_run(self, run: Run) -> None:
+        if run.run_id in self.vault.queued:
+            self.change(queued={**self.vault.queued, run.run_id: run})
+        else:
+            self.change_window(runs={**self.window.runs, run.run_id: run})
+
+    def claim(self) -> None:
+        self.change(claim_until=self.after(self.policy.claim_seconds))
+
+    @property
+    def claimed(self) -> bool:
+        return self.vault.claim_until is not None and self.now < self.vault.claim_until
+
+    def after(self, seconds: float) -> datetime:
+        return self.now + timedelta(seconds=seconds)
+
+    def addresses(self) -> frozenset[str]:
+        return frozenset(run.source_address for run in self.window.live_runs)
+
+    # --- runs ---
+
+    def end(self, run: Run, outcome: Outcome, reason: str, **changes: object) -> Run:
+        """End a live run. What the vault saw committed is complete, although its host never came to say so."""
+        if run.committed_at and outcome in (Outcome.CUT, Outcome.ABANDONED):
+            outcome, reason = Outcome.COMPLETE, f"committed, though {reason}"
+        ended = replace(run, outcome=outcome, reason=reason, ended_at=self.now, **changes)  # type: ignore[arg-type]
+        queued = run.run_id in self.vault.queued
+        self.put_run(ended)
+        self.facts.append(RunEnded(run=ended))
+        self.reasons.append(f"run {run.run_id} of {run.host} ended {outcome}: {reason}")
+        if not queued and run.source_address not in self.addresses():
+            self.effects.append(Revoke(address=run.source_address))
+        return ended
+
+    def end_overdue_runs(self) -> None:
+        """Nothing that happens to a vault finds a run that has outlived its window or its lease."""
+        if not self.vault.awake:
+            return
+        for run in self.window.live_runs:
+            if self.now >= self.window.ceilings[run.kind].closes_at:
+                self.end(run, Outcome.CUT, "the window ended")
+            elif self.vault.phase is Phase.OPEN and self.now >= run.lease_until:
+                self.end(run, Outcome.ABANDONED, f"not seen alive for {self.policy.lease_seconds} s")
+        if self.now >= self.window.closes_at:
+            self.close("the window ended")
+
+    def join(self, run: Run) -> None:
+        """Put a run into the window under way."""
+        window = budget.admit_kind(self.vault, self.window, run.kind, self.now, self.policy)
+        run = replace(run, lease_until=self.after(self.policy.lease_seconds))
+        self.change(window=replace(window, runs={**window.runs, run.run_id: run}, idle_since=None))
+        self.effects.append(Admit(address=run.source_address))
+
+    # --- phases ---
+
+    def open_window(self, runs: list[Run]) -> None:
+        """asleep -> waking. Raises WindowSpent when the first run's kind has no budget left."""
+        first = budget.ceiling(self.vault, runs[0].kind, self.now, self.policy)
+        milliseconds = self.now.microsecond // 1000
+        window = Window(
+            window_id=f"{self.vault.vault_id}-{self.now:%Y%m%dT%H%M%S}.{milliseconds:03d}Z",
+            vault_id=self.vault.vault_id,
+            opened_at=self.now,
+            ceilings={runs[0].kind: first},
+            woken_at=self.now,
+        )
+        for point in self.vault.owed_points.values():
+            # The volume is about to change: what was owed can no longer be made.
+            self.facts.append(PointFailed(point=point, final=True))
+        self.change(phase=Phase.WAKING, window=window, retry_at=None, owed_points={})
+        for run in runs:
+            self.join(run)
+        self.wake()
+
+    def wake(self) -> None:
+        self.claim()
+        self.effects.append(Wake())
+
+    def wake_again(self, reason: str) -> None:
+        """Another attempt; the last one with a new machine, since the old one may be what is broken."""
+        attempt = self.window.wake_attempts + 1
+        if attempt > self.policy.max_wake_attempts:
+            self.give_up(reason)
+            return
+        if attempt == self.policy.max_wake_attempts and self.vault.instance_id:
+            self.effects.append(Terminate(instance_id=self.vault.instance_id))
+            self.forget_instance()
+        self.change(phase=Phase.WAKING, retry_at=None)
+        self.change_window(wake_attempts=attempt, woken_at=self.now, ready_at=None)
+        self.reasons.append(f"wake attempt {attempt}: {reason}")
+        self.wake()
+
+    def fault(self, reason: str) -> None:
+        """waking -> faulted: switch off, wait, try again; or give up after the last attempt."""
+        attempt = self.window.wake_attempts
+        if attempt >= self.policy.max_wake_attempts:
+            self.give_up(reason)
+            return
+        pause = self.policy.retry_seconds * 2 ** (attempt - 1)
+        self.change(phase=Phase.FAULTED, retry_at=self.after(pause))
+        self.facts.append(WakeFaulted(window=self.window, reason=reason, final=False))
+        self.reasons.append(f"wake attempt {attempt} failed ({reason}); next in {pause} s")
+        if self.vault.instance_id:
+            self.effects.append(Stop(instance_id=self.vault.instance_id))
+
+    def give_up(self, reason: str) -> None:
+        for run in self.window.live_runs:
+            self.end(run, Outcome.FAILED, f"the vault would not wake: {reason}")
+        self.facts.append(WakeFaulted(window=self.window, reason=reason, final=True))
+        self.close(f"the vault would not wake: {reason}")
+
+    def close_if_idle(self) -> None:
+        """Nobody is pushing: close now, or linger for a host whose usual time is near."""
+        if not self.vault.awake:
+            return
+        if self.window.live_runs:
+            if self.window.idle_since:
+                self.change_window(idle_since=None)
+            return
+        since = self.window.idle_since or self.now
+        expected = self.expected_hosts(since)
+        if self.vault.phase is Phase.OPEN and expected and self.now < since + self.linger:
+            if self.window.idle_since is None:
+                self.change_window(idle_since=since)
+                self.reasons.append(f"lingering for {', '.join(expected)}")
+            return
+        self.close("no live run, and no host expected")
+
+    @property
+    def linger(self) -> timedelta:
+        return timedelta(seconds=self.policy.linger_seconds)
+
+    def expected_hosts(self, since: datetime) -> list[str]:
+        """Hosts not seen in this window whose usual time is within `linger` of `since`."""
+        seen = {run.host for run in self.window.runs.values() if run.kind is Kind.BACKUP}
+        return [
+            host
+            for host, slot in self.vault.hosts.items()
+            if host not in seen and slot.expected_at and abs(slot.expected_at - since) <= self.linger
+        ]
+
+    def close(self, reason: str) -> None:
+        """-> closing: stop the instance."""
+        self.change(phase=Phase.CLOSING, retry_at=None)
+        self.change_window(closing_at=self.now, close_reason=reason)
+        self.facts.append(WindowClosing(window=self.window))
+        self.reasons.append(f"closing: {reason}")
+        self.claim()
+        self.stop_instance()
+
+    def stop_instance(self) -> None:
+        if self.vault.instance_id:
+            overdue = self.window.closing_at and self.now - self.window.closing_at >= FORCE_STOP_AFTER
+            self.effects.append(Stop(instance_id=self.vault.instance_id, force=bool(overdue)))
+        elif self.vault.launch:
+            # RunInstances was about to be called when something died; there may be a machine.
+            self.effects.append(CheckInstance())
+        else:
+            self.stopped()
+
+    def stopped(self) -> None:
+        """closing -> sealing: the volumes are at rest; snapshot those that were pushed to."""
+        self.change_window(stopped_at=self.now, points=_points(self.vault, self.window))
+        self.change(phase=Phase.SEALING, launch=None, spent=budget.charge(self.vault, self.window, self.now))
+        self.reasons.append("the instance is at rest")
+        self.claim()
+        self.seal()
+
+    def seal(self) -> None:
+        """Make what snapshots are missing; when none is: archive, fall asleep, and wake for who came meanwhile."""
+        if missing := self.missing_points():
+            self.effects.append(MakePoints(points=missing))
+            return
+        sealed = replace(self.window, sealed_at=self.now)
+        self.archived = sealed
+        self.facts.append(WindowSealed(window=sealed))
+        self.reasons.append(f"window {sealed.window_id} is sealed")
+        queued = self.vault.queued
+        self.change(phase=Phase.ASLEEP, window=None, recent=sealed, queued={}, claim_until=None)
+        self.wake_for(queued)
+
+    def missing_points(self) -> tuple[RestorePoint, ...]:
+        return tuple(p for p in self.window.points.values() if p.snapshot_id is None and p.state is PointState.PENDING)
+
+    def seal_again(self) -> None:
+        """Whoever was to make the snapshots died or was refused. One bad volume must not hold up the rest for ever."""
+        attempt = self.window.seal_attempts + 1
+        points = dict(self.window.points)
+        if attempt > self.policy.max_point_attempts:
+            for point in self.missing_points():
+                points[point.host] = replace(point, state=PointState.ERROR)
+                self.facts.append(PointFailed(point=points[point.host], final=True))
+        self.change_window(seal_attempts=attempt, points=points)
+        self.claim()
+        self.seal()
+
+    def wake_for(self, queued: dict[str, Run]) -> None:
+        able: list[Run] = []
+        spent: list[Run] = []
+        for run in queued.values():
+            left = budget.remaining(self.vault, run.kind, self.now, self.policy)
+            if run.live:
+                (able if left >= self.policy.minimum_window_seconds else spent).append(run)
+        for run in spent:
+            ended = replace(run, outcome=Outcome.FAILED, reason="today's window is used up", ended_at=self.now)
+            queued = {**queued, run.run_id: ended}
+            self.facts.append(RunEnded(run=ended))
+        if self.vault.recent:
+            done = {run_id: run for run_id, run in queued.items() if not run.live}
+            self.change(recent=replace(self.vault.recent, runs={**self.vault.recent.runs, **done}))
+        if able:
+            self.reasons.append("waking again for who came while it was closing")
+            self.open_window(able)
+
+    def forget_instance(self) -> None:
+        self.change(instance_id=None, launch=None, agent=None)
+
+    def see_to_volumes(self, *, running: bool = False) -> None:
+        """Every host has a volume, and it is attached once the machine runs (before, EC2 refuses)."""
+        running = running or self.vault.phase is Phase.OPEN
+        for host, slot in self.vault.hosts.items():
+            if slot.volume_id is None:
+                self.effects.append(MakeVolume(host=host))
+            elif running and self.vault.awake and slot.attached_to != self.vault.instance_id:
+                self.effects.append(Attach())
+
+
+def _points(vault: Vault, window: Window) -> dict[str, RestorePoint]:
+    """One restore point for each host that pushed: of its newest whole run, else of its newest run."""
+    points: dict[str, RestorePoint] = {}
+    pushed = [r for r in window.runs.values() if r.kind is Kind.BACKUP and (r.pushed or r.committed_at)]
+    for run in sorted(pushed, key=lambda r: (r.whole, r.started_at)):
+        slot = vault.hosts.get(run.host)
+        if slot and slot.volume_id and run.outcome:
+            points[run.host] = RestorePoint(
+                host=run.host,
+                vault_id=vault.vault_id,
+                window_id=window.window_id,
+                volume_id=slot.volume_id,
+                run_id=run.run_id,
+                run_started_at=run.started_at,
+                outcome=run.outcome,
+                complete=run.whole,
+            )
+    return points

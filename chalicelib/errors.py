@@ -1,0 +1,90 @@
+"""Errors are facts: each says what is the case, carries its data, and knows nothing of HTTP (see http.py)."""
+
+from datetime import datetime
+
+
+class NightvaultError(Exception):
+    """Something that a caller is told. The message names what is wrong and the remedy."""
+
+    @property
+    def code(self) -> str:
+        return type(self).__name__
+
+
+class BadRequest(NightvaultError):
+    """The request cannot be understood: bad JSON, an unknown or missing field, a wrong type or value."""
+
+
+class BodyTooLarge(NightvaultError):
+    """The body is over 16 KiB."""
+
+
+class WindowSpent(NightvaultError):
+    """The day's budget of awake time is used up, or too little is left of it to be of use."""
+
+    def __init__(self, kind: str, until: datetime, retry_after_seconds: int) -> None:
+        super().__init__(
+            f"today's {kind} window is used up; a new one begins at {until:%Y-%m-%dT%H:%M:%SZ}; "
+            "nothing is lost: the next push goes on where the last one was cut"
+        )
+        self.retry_after_seconds = retry_after_seconds
+
+
+class UnknownRun(NightvaultError):
+    """No run of this host has that id, in the window under way or the one before."""
+
+    def __init__(self, run_id: str) -> None:
+        super().__init__(f"run_id: this host has no run {run_id!r}; call start first")
+
+
+class RunIdTaken(NightvaultError):
+    """A run_id that another host uses; a client must make a fresh UUID for each run."""
+
+    def __init__(self, run_id: str) -> None:
+        super().__init__(f"run_id: {run_id!r} is taken; make a fresh UUID for each run")
+
+
+class RunSuperseded(NightvaultError):
+    """A newer run of the same host took over; what this one has to say no longer counts."""
+
+    def __init__(self, run_id: str, by: str) -> None:
+        super().__init__(f"run {run_id} was superseded by {by}, a newer run of the same host; stop this one")
+
+
+class StaleVault(NightvaultError):
+    """The machine that reports is not (or no longer) meant to run: it should power itself off."""
+
+
+class CodeRefused(NightvaultError):
+    """An enrolment code that is unknown, expired or used; one answer for all three, so that nobody can probe."""
+
+    def __init__(self) -> None:
+        super().__init__("code: unknown, expired or already used; ask the operator for a new one")
+
+
+class NotForThisToken(NightvaultError):
+    """A host's token on a vault's route, or the other way round."""
+
+
+class UnknownHost(NightvaultError):
+    """No host has that name."""
+
+    def __init__(self, name: str) -> None:
+        super().__init__(f"host: there is no host {name!r}; see `hosts`")
+
+
+class LostRace(NightvaultError):
+    """Others kept writing the same vault for as long as we may try; asking again will do."""
+
+    retry_after_seconds = 2
+
+
+class CloudRefused(NightvaultError):
+    """AWS refused or failed a call. `call` is the API's name, `aws_code` AWS's own error code."""
+
+    retry_after_seconds = 10
+
+    def __init__(self, call: str, aws_code: str, message: str) -> None:
+        super().__init__(f"{call}: {aws_code}: {message}")
+        self.call = call
+        self.aws_code = aws_code

@@ -1,0 +1,238 @@
+"""The edge: requests to typed values, answers and errors to responses. The only place that knows statuses."""
+
+from collections.abc import Callable, Mapping
+from typing import Annotated, TypeVar
+from uuid import UUID
+
+import msgspec
+from chalice.app import BadRequestError, Chalice, Request, Response
+
+from chalicelib import errors
+from chalicelib.commands import Finish, Report, Start
+from chalicelib.model import Kind, Mount, Outcome, Stats
+from chalicelib.ports import Telemetry
+
+MAX_BODY_BYTES = 16 * 1024
+
+STATUS: dict[type[errors.NightvaultError], int] = {
+    errors.BadRequest: 400,
+    errors.BodyTooLarge: 413,
+    errors.WindowSpent: 429,
+    errors.UnknownRun: 404,
+    errors.UnknownHost: 404,
+    errors.RunIdTaken: 409,
+    errors.RunSuperseded: 409,
+    errors.StaleVault: 409,
+    errors.CodeRefused: 403,
+    errors.NotForThisToken: 403,
+    errors.LostRace: 503,
+    errors.CloudRefused: 502,
+}
+
+Count = Annotated[int, msgspec.Meta(ge=0, le=2**53)]
+Host = Annotated[str, msgspec.Meta(pattern=r"^[A-Za-z0-9][A-Za-z0-9_-]{0,31}$")]
+Short = Annotated[str, msgspec.Meta(max_length=200)]
+PublicKey = Annotated[str, msgspec.Meta(pattern=r"^ssh-ed25519 [A-Za-z0-9+/]{68}( [!-~][ -~]{0,99})?$")]
+Secret = Annotated[str, msgspec.Meta(min_length=1, max_length=200)]
+
+
+class Wire(msgspec.Struct, forbid_unknown_fields=True, kw_only=True):
+    """A request body: an unknown field is an error, so that a typing mistake is never silently ignored."""
+
+
+class StartBody(Wire):
+    run_id: UUID
+    kind: Kind
+
+    def command(self, host: str, source_address: str) -> Start:
+        return Start(host=host, run_id=str(self.run_id), kind=self.kind, source_address=source_address)
+
+
+class StatsBody(Wire):
+    files_total: Count | None = None
+    files_sent: Count | None = None
+    bytes_total: Count | None = None
+    bytes_sent: Count | None = None
+    bytes_literal: Count | None = None
+    archive_seconds: Count | None = None
+    push_seconds: Count | None = None
+
+
+class FinishBody(Wire):
+    run_id: UUID
+    outcome: Outcome
+    exit_code: Annotated[int, msgspec.Meta(ge=0, le=255)]
+    stats: StatsBody | None = None
+
+    def command(self, host: str) -> Finish:
+        """Raises BadRequest for the outcome that only the control plane gives."""
+        if self.outcome is Outcome.ABANDONED:
+            raise errors.BadRequest("outcome: a host may say complete, failed or cut")
+        stats = Stats(**msgspec.structs.asdict(self.stats)) if self.stats else None
+        return Finish(host=host, run_id=str(self.run_id), outcome=self.outcome, exit_code=self.exit_code, stats=stats)
+
+
+class EnrollBody(Wire):
+    code: Secret
+    public_key: PublicKey
+
+
+class MountBody(Wire):
+    host: Host
+    volume_id: Short
+    state: Annotated[str, msgspec.Meta(pattern="^(mounted|absent|refused|error)$")]
+    detail: Short = ""
+    size_bytes: Count = 0
+    free_bytes: Count = 0
+
+
+class TransferBody(Wire):
+    host: Host
+    live: bool
+    transfer_bytes: Count
+
+
+class CommitBody(Wire):
+    host: Host
+    run_id: UUID
+
+
+class ReportBody(Wire):
+    instance_id: Short
+    boot_id: Short
+    state: Annotated[str, msgspec.Meta(pattern="^(starting|ready|stopping)$")]
+    address: Short
+    port: Annotated[int, msgspec.Meta(ge=1, le=65535)]
+    host_keys: Annotated[list[PublicKey], msgspec.Meta(min_length=1, max_length=4)]
+    mounts: Annotated[list[MountBody], msgspec.Meta(max_length=64)] = []
+    transfers: Annotated[list[TransferBody], msgspec.Meta(max_length=64)] = []
+    commits: Annotated[list[CommitBody], msgspec.Meta(max_length=64)] = []
+
+    def command(self) -> Report:
+        return Report(
+            instance_id=self.instance_id,
+            boot_id=self.boot_id,
+            state=self.state,
+            address=self.address,
+            port=self.port,
+            host_key=" ".join(self.host_keys[0].split()[:2]),
+            mounts={
+                mount.host: Mount(
+                    volume_id=mount.volume_id,
+                    mounted=mount.state == "mounted",
+                    detail=mount.state if mount.state == "absent" else mount.detail,
+                    size_bytes=mount.size_bytes,
+                    free_bytes=mount.free_bytes,
+                )
+                for mount in self.mounts
+            },
+            transfers={t.host: t.transfer_bytes for t in self.transfers if t.live},
+            commits={commit.host: str(commit.run_id) for commit in self.commits},
+        )
+
+
+Body = TypeVar("Body", bound=Wire)
+
+
+def body(request: Request, wire: type[Body]) -> Body:
+    """The request's body, checked. Raises BadRequest that names the field, or BodyTooLarge."""
+    if not str(request.headers.get("content-type", "")).lower().startswith("application/json"):
+        raise errors.BadRequest("content-type: must be application/json")
+    try:
+        raw = request.raw_body
+    except (ValueError, BadRequestError):
+        raise errors.BadRequest("body: is not text") from None
+    raw = raw.encode() if isinstance(raw, str) else raw
+    if len(raw) > MAX_BODY_BYTES:
+        raise errors.BodyTooLarge(f"body: {len(raw)} bytes; at most {MAX_BODY_BYTES} are taken")
+    try:
+        return msgspec.json.decode(raw, type=wire)
+    except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as error:
+        # msgspec.ValidationError, a DecodeError, ends in the field's path: "… - at `$.stats.bytes_sent`".
+        raise errors.BadRequest(f"body: {error}") from None
+
+
+def query_run_id(request: Request) -> str | None:
+    """The `run_id` of the query, if there is one. Raises BadRequest for what is no UUID, or any other field."""
+    query: Mapping[str, str] = request.query_params or {}
+    for name in query:
+        if name != "run_id":
+            raise errors.BadRequest(f"query: unknown field {str(name)[:40]!r}; only run_id is taken")
+    if "run_id" not in query:
+        return None
+    try:
+        return str(UUID(query["run_id"]))
+    except ValueError:
+        raise errors.BadRequest("run_id: must be a UUID") from None
+
+
+def caller(request: Request) -> str:
+    """The name in the token that the authorizer has checked."""
+    name: str = request.context["authorizer"]["principalId"]
+    return name
+
+
+def vault_id(request: Request) -> str:
+    """The caller's vault id. Raises NotForThisToken for a host."""
+    name = caller(request)
+    if not name.startswith("@"):
+        raise errors.NotForThisToken("this token is a host's; only a vault's agent reports")
+    return name[1:]
+
+
+def host_name(request: Request) -> str:
+    """The caller's host name. Raises NotForThisToken for a vault's agent."""
+    name = caller(request)
+    if name.startswith("@"):
+        raise errors.NotForThisToken("this token is a vault's; only hosts start, ask and finish")
+    return name
+
+
+def source_address(request: Request) -> str:
+    """Where the request came from, as API Gateway saw it."""
+    address: str = request.context["identity"]["sourceIp"]
+    return address
+
+
+def respond(value: object, status: int = 200) -> Response:
+    """Compact JSON."""
+    return Response(msgspec.json.encode(value).decode(), {"Content-Type": "application/json"}, status)
+
+
+def refuse(error: errors.NightvaultError) -> Response:
+    """An error as a response. Raises KeyError for one that STATUS forgot; a test holds that it forgets none."""
+    response = respond({"error": {"code": error.code, "message": str(error)}}, STATUS[type(error)])
+    wait = getattr(error, "retry_after_seconds", None)
+    if wait is not None:
+        response.headers["Retry-After"] = str(wait)
+    return response
+
+
+View = Callable[[Request], Response]
+
+
+def answers(app: Chalice, telemetry: Callable[[], Telemetry]) -> Callable[[View], Callable[[], Response]]:
+    """Decorator of views: gives them the request, and turns errors into answers.
+
+    Chalice would make a 500 of them before any middleware sees them.
+    """
+
+    def decorate(view: View) -> Callable[[], Response]:
+        def answering() -> Response:
+            request = app.current_request
+            if request is None:
+                raise AssertionError("a view is called by a route only")
+            try:
+                return view(request)
+            except errors.NightvaultError as error:
+                telemetry().event("refused", view=view.__name__, code=error.code, error=str(error))
+                return refuse(error)
+            except Exception as failure:
+                telemetry().fault("view_failed", view=view.__name__, error=repr(failure))
+                message = "something failed on our side; it is logged, and asking again is safe"
+                return respond({"error": {"code": "Internal", "message": message}}, 500)
+
+        answering.__name__ = view.__name__  # by which Chalice names the route's handler
+        return answering
+
+    return decorate

@@ -1,0 +1,365 @@
+"""The life of a vault as one pure function: `decide(vault, command, now, policy) -> Decision`.
+
+No AWS, no clock, no logging. A Decision is first saved and only then acted upon, and every effect can be
+derived again from the saved vault and what EC2 says (`Observe`), so whatever is interrupted is repaired by
+the next command or sweep. `claim_until` says how long the one who saved an effect has the sole right to
+carry it out; it is longer than any of our Lambdas may run.
+
+This file says what each command does in each phase; the steps that they share are in draft.py.
+"""
+
+from dataclasses import replace
+from datetime import datetime, timedelta
+from typing import assert_never
+
+from chalicelib import budget
+from chalicelib.commands import (
+    AgentEnrolled,
+    Attach,
+    CheckPoints,
+    Command,
+    Finish,
+    GroupMade,
+    HostKeyUnexpected,
+    HostPlaced,
+    Launched,
+    LaunchIntended,
+    MakePoints,
+    Observe,
+    PointCounted,
+    PointFailed,
+    PointSettled,
+    PointsMade,
+    Report,
+    RunStarted,
+    SetIngress,
+    Start,
+    Stop,
+    Terminate,
+    VaultReady,
+    VolumeMade,
+    VolumesAttached,
+    WakeFailed,
+)
+from chalicelib.draft import Decision, Draft
+from chalicelib.errors import RunIdTaken, RunSuperseded, StaleVault, UnknownRun
+from chalicelib.model import (
+    Agent,
+    InstanceState,
+    Kind,
+    Mount,
+    Outcome,
+    Phase,
+    PointState,
+    Policy,
+    Progress,
+    Run,
+    Vault,
+)
+
+AT_REST = (InstanceState.STOPPED, InstanceState.TERMINATED, InstanceState.GONE)
+LOST = (InstanceState.TERMINATED, InstanceState.SHUTTING_DOWN, InstanceState.GONE)
+
+
+def decide(vault: Vault, command: Command, now: datetime, policy: Policy) -> Decision:
+    """What a vault does about a command at `now`.
+
+    Raises the facts of errors.py that refuse a command; the vault is then unchanged.
+    """
+    draft = Draft(vault=vault, now=now, policy=policy)
+    draft.end_overdue_runs()
+    match command:
+        case Start():
+            _start(draft, command)
+        case Finish():
+            _finish(draft, command)
+        case Report():
+            _report(draft, command)
+        case Observe(state=state):
+            _observe(draft, state)
+        case WakeFailed(reason=reason):
+            if draft.vault.phase is Phase.WAKING:
+                draft.fault(reason)
+        case LaunchIntended(launch=launch):
+            if draft.vault.launch is None and draft.vault.instance_id is None:
+                draft.change(launch=launch)
+        case Launched(instance_id=instance_id):
+            _launched(draft, instance_id)
+        case AgentEnrolled(token_hash=token_hash, host_key=host_key):
+            draft.change(agent=Agent(token_hash=token_hash, host_key=host_key))
+        case GroupMade(security_group_id=group_id):
+            draft.change(security_group_id=group_id)
+        case HostPlaced(host=host, slot=slot):
+            draft.change(hosts={**draft.vault.hosts, host: slot})
+            draft.see_to_volumes()
+        case VolumeMade(host=host, volume_id=volume_id):
+            draft.change_slot(host, volume_id=volume_id)
+            draft.see_to_volumes()
+        case VolumesAttached(instance_id=instance_id, hosts=hosts):
+            for host in hosts:
+                draft.change_slot(host, attached_to=instance_id)
+        case PointsMade(snapshots=snapshots):
+            _points_made(draft, snapshots)
+        case PointSettled(snapshot_id=snapshot_id, state=state):
+            _point_settled(draft, snapshot_id, state)
+        case _:
+            assert_never(command)
+    draft.close_if_idle()
+    return draft.decision()
+
+
+def _start(draft: Draft, command: Start) -> None:
+    known = draft.vault.find_run(command.run_id)
+    if known:
+        if known.host != command.host:
+            raise RunIdTaken(command.run_id)
+        draft.reasons.append(f"run {command.run_id} is known")
+        return
+    run = Run(
+        run_id=command.run_id,
+        host=command.host,
+        kind=command.kind,
+        started_at=draft.now,
+        source_address=command.source_address,
+        lease_until=draft.after(draft.policy.lease_seconds),
+    )
+    for old in _live_runs_of(draft.vault, command.host):
+        old = replace(old, superseded_by=run.run_id)  # noqa: PLW2901
+        draft.end(old, Outcome.ABANDONED, f"superseded by {run.run_id}")
+    match draft.vault.phase:
+        case Phase.ASLEEP:
+            draft.open_window([run])
+        case Phase.WAKING | Phase.OPEN | Phase.FAULTED:
+            draft.join(run)
+        case Phase.CLOSING | Phase.SEALING:
+            budget.ceiling(draft.vault, run.kind, draft.now, draft.policy)
+            draft.change(queued={**draft.vault.queued, run.run_id: run})
+        case phase:
+            assert_never(phase)
+    queued = run.run_id in draft.vault.queued
+    if command.kind is Kind.BACKUP:
+        draft.change_slot(command.host, last_started_at=draft.now)
+    draft.see_to_volumes()
+    draft.facts.append(RunStarted(run=run, queued=queued))
+    draft.reasons.append(f"run {run.run_id} of {run.host} {'queued' if queued else 'joined'}")
+
+
+def _live_runs_of(vault: Vault, host: str) -> list[Run]:
+    runs = [*(vault.window.runs.values() if vault.window else ()), *vault.queued.values()]
+    return [run for run in runs if run.live and run.host == host]
+
+
+def _finish(draft: Draft, command: Finish) -> None:
+    run = draft.vault.find_run(command.run_id)
+    if run is None or run.host != command.host:
+        raise UnknownRun(command.run_id)
+    if run.superseded_by and run.outcome is Outcome.ABANDONED:
+        raise RunSuperseded(run.run_id, run.superseded_by)
+    if run.live:
+        reason = "the host said so" if command.exit_code == 0 else f"exit code {command.exit_code}"
+        draft.end(run, command.outcome, reason, exit_code=command.exit_code, stats=command.stats)
+    else:
+        draft.reasons.append(f"run {run.run_id} had ended")
+
+
+def _report(draft: Draft, command: Report) -> None:
+    vault = draft.vault
+    if vault.agent is None or vault.instance_id != command.instance_id:
+        raise StaleVault(f"instance {command.instance_id} is not (or no longer) the machine of {vault.vault_id}")
+    if vault.phase in (Phase.ASLEEP, Phase.SEALING):
+        raise StaleVault(f"{vault.vault_id} is {vault.phase}; power off")
+    if command.host_key != vault.agent.host_key:
+        draft.facts.append(HostKeyUnexpected(expected=vault.agent.host_key, seen=command.host_key))
+    _take_agent(draft, vault.agent, command)
+    _take_runs(draft, command)
+    match draft.vault.phase:
+        case Phase.WAKING:
+            if command.state == "ready":
+                _opened(draft)
+        case Phase.OPEN | Phase.CLOSING | Phase.FAULTED:
+            pass  # the orders tell a machine that is closing or faulted to power off
+        case Phase.ASLEEP | Phase.SEALING:
+            pass  # refused above
+        case phase:
+            assert_never(phase)
+    if draft.vault.awake and _absent(draft.vault, command.mounts):
+        draft.effects.append(Attach())
+
+
+def _absent(vault: Vault, mounts: dict[str, Mount]) -> bool:
+    """A volume that should be there and is not: never attached, or detached behind our back."""
+    return any(
+        slot.volume_id and host in mounts and not mounts[host].mounted and mounts[host].detail == "absent"
+        for host, slot in vault.hosts.items()
+    )
+
+
+def _take_agent(draft: Draft, agent: Agent, command: Report) -> None:
+    seen = replace(
+        agent,
+        boot_id=command.boot_id,
+        address=command.address,
+        port=command.port,
+        mounts=command.mounts,
+    )
+    stale = agent.reported_at is None or draft.now - agent.reported_at >= timedelta(seconds=15)
+    if seen != agent or stale:
+        # Not for every report a new version of the vault: 24 hosts write it too.
+        draft.change(agent=replace(seen, reported_at=draft.now))
+
+
+def _take_runs(draft: Draft, command: Report) -> None:
+    """Leases, progress and commits. A commit counts until the volumes are sealed, even of a run that had ended."""
+    for run in draft.window.runs.values():
+        if run.kind is Kind.BACKUP and command.commits.get(run.host) == run.run_id and not run.committed_at:
+            run = replace(run, committed_at=draft.now, pushed=True)  # noqa: PLW2901
+            if run.outcome in (Outcome.CUT, Outcome.ABANDONED):
+                run = replace(run, outcome=Outcome.COMPLETE, reason=f"committed, though {run.reason}")  # noqa: PLW2901
+            draft.put_run(run)
+            draft.reasons.append(f"run {run.run_id} of {run.host} is committed")
+        if run.live and run.host in command.transfers:
+            received = command.transfers[run.host]
+            lease = draft.after(draft.policy.lease_seconds)
+            draft.put_run(
+                replace(
+                    run,
+                    pushed=run.pushed or run.kind is Kind.BACKUP,
+                    progress=Progress(transfer_bytes=received, seen_at=draft.now),
+                    lease_until=lease,
+                )
+            )
+
+
+def _opened(draft: Draft) -> None:
+    lease = draft.after(draft.policy.lease_seconds)
+    runs = {i: replace(r, lease_until=lease) if r.live else r for i, r in draft.window.runs.items()}
+    draft.change(phase=Phase.OPEN, retry_at=None, claim_until=None)
+    draft.change_window(ready_at=draft.now, runs=runs)
+    waking = int((draft.now - (draft.window.woken_at or draft.now)).total_seconds())
+    draft.facts.append(VaultReady(window=draft.window, waking_seconds=waking))
+    draft.reasons.append(f"the vault is open after {waking} s")
+
+
+def _launched(draft: Draft, instance_id: str) -> None:
+    if draft.vault.instance_id not in (None, instance_id):
+        draft.effects.append(Terminate(instance_id=instance_id))
+        draft.reasons.append(f"{instance_id} came too late: {draft.vault.instance_id} is the machine")
+        return
+    draft.change(instance_id=instance_id, launch=None)
+    draft.claim()  # EC2's describe may not know it yet: until then `gone` means nothing
+    draft.reasons.append(f"launched {instance_id}")
+    if draft.vault.phase is Phase.CLOSING:
+        draft.stop_instance()
+
+
+def _observe(draft: Draft, state: InstanceState | None) -> None:
+    vault = draft.vault
+    match vault.phase:
+        case Phase.ASLEEP:
+            _observe_asleep(draft, state)
+        case Phase.WAKING:
+            _observe_waking(draft, state)
+        case Phase.FAULTED:
+            stopping = state is InstanceState.STOPPING
+            if vault.retry_at and draft.now >= vault.retry_at and not stopping and draft.window.live_runs:
+                if state in LOST:
+                    draft.forget_instance()
+                draft.wake_again("retrying after a failed wake")
+        case Phase.OPEN:
+            if state in AT_REST and vault.instance_id:
+                if state in LOST:
+                    draft.forget_instance()
+                if draft.window.live_runs:
+                    draft.wake_again(f"the instance is {state} in the middle of its window")
+            else:
+                draft.effects.append(SetIngress(addresses=draft.addresses()))
+        case Phase.CLOSING:
+            _observe_closing(draft, state)
+        case Phase.SEALING:
+            if not draft.claimed:
+                draft.seal_again()
+        case phase:
+            assert_never(phase)
+    draft.see_to_volumes(running=state is InstanceState.RUNNING)
+
+
+def _observe_asleep(draft: Draft, state: InstanceState | None) -> None:
+    vault = draft.vault
+    if state in (InstanceState.RUNNING, InstanceState.PENDING) and vault.instance_id:
+        draft.effects.append(Stop(instance_id=vault.instance_id))
+        draft.reasons.append("it runs although it is meant to be asleep")
+    if state in LOST and vault.instance_id and not draft.claimed:
+        draft.forget_instance()
+    if vault.pending_points:
+        draft.effects.append(CheckPoints(snapshot_ids=tuple(vault.pending_points)))
+    if vault.owed_points and not draft.claimed:
+        draft.claim()
+        draft.effects.append(MakePoints(points=tuple(vault.owed_points.values())))
+
+
+def _observe_waking(draft: Draft, state: InstanceState | None) -> None:
+    woken_at = draft.window.woken_at or draft.now
+    waited = (draft.now - woken_at).total_seconds()
+    if waited >= draft.policy.wake_timeout_seconds:
+        draft.fault(f"no report from the machine in {int(waited)} s; EC2 says {state or 'nothing'}")
+    elif not draft.claimed and (draft.vault.instance_id is None or state in AT_REST):
+        # Whoever was to wake it died, or the machine did: while booting, or before it was recorded.
+        if state in LOST and draft.vault.instance_id:
+            draft.forget_instance()
+        draft.reasons.append(f"waking, and EC2 says {state or 'nothing'}")
+        draft.wake()
+
+
+def _observe_closing(draft: Draft, state: InstanceState | None) -> None:
+    # A machine launched a moment ago may not be known to describe yet; the claim outlasts that.
+    unsure = state is InstanceState.GONE and draft.claimed and draft.vault.instance_id
+    if state in AT_REST and not unsure:
+        if state in LOST:
+            draft.forget_instance()
+        draft.stopped()
+    elif not draft.claimed:
+        # Also when the lookup failed (None): a vault is stopped on time, whatever else is broken.
+        draft.claim()
+        draft.stop_instance()
+
+
+def _points_made(draft: Draft, snapshots: dict[str, str]) -> None:
+    window = draft.vault.window
+    points = dict(window.points) if window else {}
+    owed = dict(draft.vault.owed_points)
+    pending = dict(draft.vault.pending_points)
+    for host, snapshot_id in snapshots.items():
+        place = points if host in points else owed
+        if host not in place or place[host].snapshot_id is not None:
+            continue
+        made = replace(place[host], snapshot_id=snapshot_id, made_at=draft.now)
+        pending[snapshot_id] = made
+        if place is points:
+            points[host] = made
+        else:
+            del owed[host]
+    draft.change(pending_points=pending, owed_points=owed)
+    if window and draft.vault.phase is Phase.SEALING:
+        draft.change_window(points=points)
+        draft.seal()
+
+
+def _point_settled(draft: Draft, snapshot_id: str, state: PointState) -> None:
+    point = draft.vault.pending_points.get(snapshot_id)
+    if point is None or state is PointState.PENDING:
+        return
+    pending = {i: p for i, p in draft.vault.pending_points.items() if i != snapshot_id}
+    draft.change(pending_points=pending)
+    if state is PointState.COMPLETED:
+        draft.facts.append(PointCounted(point=replace(point, state=state)))
+        draft.reasons.append(f"restore point {snapshot_id} of {point.host} counts")
+        return
+    at_rest = draft.vault.phase is Phase.ASLEEP
+    final = not at_rest or point.attempt >= draft.policy.max_point_attempts
+    draft.facts.append(PointFailed(point=replace(point, state=state), final=final))
+    draft.reasons.append(f"snapshot {snapshot_id} of {point.host} failed")
+    if not final:
+        again = replace(point, snapshot_id=None, made_at=None, attempt=point.attempt + 1)
+        draft.change(owed_points={**draft.vault.owed_points, point.host: again})
+        draft.claim()
+        draft.effects.append(MakePoints(points=(again,)))

@@ -1,0 +1,329 @@
+"""The words of nightvault as frozen values: vault, window, run, lease, restore point.
+
+Everything here is data. Nothing knows the clock, AWS, or HTTP. Instants are aware and in UTC.
+"""
+
+from dataclasses import dataclass, field
+from datetime import datetime, timedelta
+from enum import StrEnum
+
+# An instance takes 28 attachments on the smaller Nitro types, of which root volume and network interface
+# use two: https://docs.aws.amazon.com/AWSEC2/latest/UserGuide/volume_limits.html
+MAX_HOSTS = 24
+
+
+class Phase(StrEnum):
+    """Where a vault is in its life."""
+
+    ASLEEP = "asleep"
+    WAKING = "waking"
+    OPEN = "open"
+    CLOSING = "closing"
+    SEALING = "sealing"
+    FAULTED = "faulted"
+
+
+class Kind(StrEnum):
+    """What a run is for. Each kind has its own daily budget of awake time."""
+
+    BACKUP = "backup"
+    RESTORE = "restore"
+
+
+class Outcome(StrEnum):
+    """How a run ended. `CUT`: the window ended first. `ABANDONED`: its lease ended, or a newer run took over."""
+
+    COMPLETE = "complete"
+    FAILED = "failed"
+    CUT = "cut"
+    ABANDONED = "abandoned"
+
+
+class InstanceState(StrEnum):
+    """EC2's own words, and `GONE` for an instance that EC2 no longer knows."""
+
+    PENDING = "pending"
+    RUNNING = "running"
+    STOPPING = "stopping"
+    STOPPED = "stopped"
+    SHUTTING_DOWN = "shutting-down"
+    TERMINATED = "terminated"
+    GONE = "gone"
+
+
+class PointState(StrEnum):
+    """How far a restore point's snapshot is; EC2's own words."""
+
+    PENDING = "pending"
+    COMPLETED = "completed"
+    ERROR = "error"
+
+
+@dataclass(frozen=True, kw_only=True)
+class Stats:
+    """What a client says of its run. Sizes in bytes, durations in whole seconds; None where it did not say."""
+
+    files_total: int | None = None
+    files_sent: int | None = None
+    bytes_total: int | None = None
+    bytes_sent: int | None = None
+    bytes_literal: int | None = None
+    archive_seconds: int | None = None
+    push_seconds: int | None = None
+
+
+@dataclass(frozen=True, kw_only=True)
+class Progress:
+    """A live transfer as the vault saw it: bytes received since it began."""
+
+    transfer_bytes: int
+    seen_at: datetime
+
+
+@dataclass(frozen=True, kw_only=True)
+class Run:
+    """One host's turn in a window. It lives until it has an outcome."""
+
+    run_id: str
+    host: str
+    kind: Kind
+    started_at: datetime
+    source_address: str
+    lease_until: datetime
+    pushed: bool = False
+    progress: Progress | None = None
+    committed_at: datetime | None = None
+    outcome: Outcome | None = None
+    reason: str | None = None
+    superseded_by: str | None = None
+    ended_at: datetime | None = None
+    exit_code: int | None = None
+    stats: Stats | None = None
+
+    @property
+    def live(self) -> bool:
+        return self.outcome is None
+
+    @property
+    def whole(self) -> bool:
+        """The host calls it complete *and* the vault saw its commit: only then a restore point is complete."""
+        return self.outcome is Outcome.COMPLETE and self.committed_at is not None
+
+
+@dataclass(frozen=True, kw_only=True)
+class Ceiling:
+    """The part of a kind's daily budget that a window was given."""
+
+    since: datetime
+    closes_at: datetime
+
+
+@dataclass(frozen=True, kw_only=True)
+class RestorePoint:
+    """A snapshot of one host's volume. `complete` says whether the run that pushed last was whole."""
+
+    host: str
+    vault_id: str
+    window_id: str
+    volume_id: str
+    run_id: str
+    run_started_at: datetime
+    outcome: Outcome
+    complete: bool
+    snapshot_id: str | None = None
+    state: PointState = PointState.PENDING
+    made_at: datetime | None = None
+    attempt: int = 1
+
+
+@dataclass(frozen=True, kw_only=True)
+class Window:
+    """One waking of a vault, from the start that opened it to the snapshots that seal it."""
+
+    window_id: str
+    vault_id: str
+    opened_at: datetime
+    ceilings: dict[Kind, Ceiling]
+    runs: dict[str, Run] = field(default_factory=dict)
+    wake_attempts: int = 1
+    woken_at: datetime | None = None
+    ready_at: datetime | None = None
+    idle_since: datetime | None = None
+    closing_at: datetime | None = None
+    stopped_at: datetime | None = None
+    sealed_at: datetime | None = None
+    close_reason: str | None = None
+    seal_attempts: int = 1
+    points: dict[str, RestorePoint] = field(default_factory=dict)
+
+    @property
+    def closes_at(self) -> datetime:
+        """Ceiling of every lease in this window."""
+        return max(ceiling.closes_at for ceiling in self.ceilings.values())
+
+    @property
+    def live_runs(self) -> tuple[Run, ...]:
+        return tuple(run for run in self.runs.values() if run.live)
+
+    @property
+    def awake_seconds(self) -> int:
+        """From the start that opened it to the instance's stop; 0 while it is not stopped."""
+        return 0 if self.stopped_at is None else int((self.stopped_at - self.opened_at).total_seconds())
+
+
+@dataclass(frozen=True, kw_only=True)
+class Slot:
+    """A host's place on its vault. `number` gives its device name, `uid` its account; neither ever changes."""
+
+    number: int
+    uid: int
+    public_key: str
+    size_gib: int
+    every_seconds: int
+    volume_id: str | None = None
+    attached_to: str | None = None
+    last_started_at: datetime | None = None
+
+    @property
+    def expected_at(self) -> datetime | None:
+        """When this host should start its next backup, or None before its first."""
+        return self.last_started_at and self.last_started_at + timedelta(seconds=self.every_seconds)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Launch:
+    """The intent to launch an instance, kept until EC2 has answered with its id.
+
+    `client_token` makes a repeated RunInstances the same launch; `code` is what the instance enrols with.
+    """
+
+    client_token: str
+    code: str
+
+
+@dataclass(frozen=True, kw_only=True)
+class Mount:
+    """A volume as the agent sees it."""
+
+    volume_id: str
+    mounted: bool
+    detail: str = ""
+    size_bytes: int = 0
+    free_bytes: int = 0
+
+
+@dataclass(frozen=True, kw_only=True)
+class Agent:
+    """The vault's agent: who it is (from enrolment) and what it said last."""
+
+    token_hash: str
+    host_key: str
+    boot_id: str = ""
+    address: str = ""
+    port: int = 22
+    reported_at: datetime | None = None
+    mounts: dict[str, Mount] = field(default_factory=dict)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Spent:
+    """Awake seconds charged to one UTC day, for each kind."""
+
+    day: str
+    seconds: dict[Kind, int]
+
+
+@dataclass(frozen=True, kw_only=True)
+class Vault:
+    """One EC2 instance, its hosts' volumes, and everything that must survive a crash of the control plane."""
+
+    vault_id: str
+    version: int = 0
+    phase: Phase = Phase.ASLEEP
+    hosts: dict[str, Slot] = field(default_factory=dict)
+    instance_id: str | None = None
+    security_group_id: str | None = None
+    launch: Launch | None = None
+    agent: Agent | None = None
+    window: Window | None = None
+    recent: Window | None = None
+    queued: dict[str, Run] = field(default_factory=dict)
+    spent: Spent | None = None
+    claim_until: datetime | None = None
+    retry_at: datetime | None = None
+    # Restore points whose snapshot has neither completed nor failed, by snapshot id.
+    pending_points: dict[str, RestorePoint] = field(default_factory=dict)
+    # Restore points to be made again, by host, because their snapshot failed after the vault fell asleep.
+    owed_points: dict[str, RestorePoint] = field(default_factory=dict)
+
+    @property
+    def awake(self) -> bool:
+        """The instance is meant to run."""
+        return self.phase in (Phase.WAKING, Phase.OPEN, Phase.FAULTED)
+
+    def find_run(self, run_id: str) -> Run | None:
+        """In the window under way, among the queued, or in the window before."""
+        for runs in (self.window and self.window.runs, self.queued, self.recent and self.recent.runs):
+            if runs and run_id in runs:
+                return runs[run_id]
+        return None
+
+
+@dataclass(frozen=True, kw_only=True)
+class LastBackup:
+    """The newest backup that counts: a completed snapshot of a complete run."""
+
+    run_id: str
+    window_id: str
+    snapshot_id: str
+    started_at: datetime
+    completed_at: datetime
+
+
+@dataclass(frozen=True, kw_only=True)
+class Host:
+    """A machine that is backed up. The secret of its token is not here, only its SHA-256."""
+
+    name: str
+    vault_id: str
+    token_hash: str
+    uid: int
+    size_gib: int
+    every_seconds: int
+    enrolled_at: datetime
+    last_backup: LastBackup | None = None
+
+    def overdue(self, now: datetime) -> bool:
+        """No backup that counts for twice its interval (the first: since enrolment)."""
+        since = self.last_backup.started_at if self.last_backup else self.enrolled_at
+        return (now - since).total_seconds() > 2 * self.every_seconds
+
+
+@dataclass(frozen=True, kw_only=True)
+class Code:
+    """An invitation to enrol: for a host, or (name `@vault-1`) for a vault's agent. One use; only its hash is kept."""
+
+    code_hash: str
+    name: str
+    expires_at: datetime
+    used_at: datetime | None = None
+    size_gib: int = 0
+    every_seconds: int = 0
+
+
+@dataclass(frozen=True, kw_only=True)
+class Policy:
+    """The durations that a vault's life obeys, in seconds."""
+
+    window_seconds: int = 12960  # 3.6 h of awake time a UTC day
+    restore_seconds: int = 43200  # restores have a budget of their own: 12 h a day
+    minimum_window_seconds: int = 300  # waking for less than this serves nobody
+    linger_seconds: int = 300  # how long to stay up for a host whose usual time is near
+    lease_seconds: int = 900  # a run that the vault does not see alive for this long is abandoned
+    wake_timeout_seconds: int = 420  # from the wake to the agent's first `ready`
+    max_wake_attempts: int = 3
+    retry_seconds: int = 60  # pause after a failed wake, doubled each time
+    claim_seconds: int = 90  # longer than any Lambda of ours may run, so that no effect has two actors
+    report_seconds: int = 5
+    power_off_grace_seconds: int = 600  # after the window's end the machine stops itself
+    max_point_attempts: int = 3

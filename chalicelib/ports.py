@@ -1,0 +1,128 @@
+"""What the use cases need of the world, as Protocols. Adapters implement them; wiring.py chooses which."""
+
+from collections.abc import Iterable
+from dataclasses import dataclass
+from datetime import datetime
+from typing import Protocol
+
+from chalicelib.commands import Fact
+from chalicelib.model import Code, Host, InstanceState, LastBackup, PointState, RestorePoint, Slot, Vault, Window
+
+
+class Conflict(Exception):
+    """The vault was saved by someone else in between. `current` is the winning record."""
+
+    def __init__(self, current: Vault | None) -> None:
+        super().__init__("the vault was saved by someone else in between")
+        self.current = current
+
+
+class Clock(Protocol):
+    def now(self) -> datetime:
+        """The instant, aware and in UTC."""
+        ...
+
+
+class Store(Protocol):
+    """Hosts, vaults, windows, restore points and enrolment codes. Reads are consistent."""
+
+    def vault(self, vault_id: str) -> Vault | None: ...
+    def vaults(self) -> list[Vault]: ...
+
+    def save(self, vault: Vault, archive: Window | None = None) -> Vault:
+        """Save over version `vault.version`, with the archived window if any: both or neither.
+
+        Returns the vault with its new version. Raises Conflict with the winning record.
+        """
+        ...
+
+    def host(self, name: str) -> Host | None: ...
+    def hosts(self) -> list[Host]: ...
+    def put_code(self, code: Code) -> None: ...
+    def code(self, code_hash: str) -> Code | None: ...
+
+    def redeem(self, code: Code, vault: Vault, host: Host | None, now: datetime) -> Vault:
+        """Use a code up, and save what it enrols: a host with its vault, or a vault's agent. All or nothing.
+
+        Raises CodeRefused when the code was used or has expired, Conflict when the vault was saved in between.
+        """
+        ...
+
+    def put_point(self, point: RestorePoint) -> None: ...
+    def points(self, host: str) -> list[RestorePoint]: ...
+
+    def move_last_backup(self, host: str, last: LastBackup) -> bool:
+        """Record it unless a newer one is there. Returns whether it moved."""
+        ...
+
+    def windows(self, vault_id: str, limit: int) -> list[Window]:
+        """Archived windows, newest first."""
+        ...
+
+
+@dataclass(frozen=True, kw_only=True)
+class Machine:
+    """An instance of this stack as EC2 describes it."""
+
+    instance_id: str
+    vault_id: str
+    state: InstanceState
+    launched_at: datetime
+
+
+class Cloud(Protocol):
+    """EC2 and EBS. Every method may raise CloudRefused; every one may be repeated."""
+
+    def machines(self) -> list[Machine]:
+        """All instances of the stack that are not terminated."""
+        ...
+
+    def find_launched(self, client_token: str) -> str | None:
+        """The instance that a launch with this token made, if it did."""
+        ...
+
+    def make_group(self, vault_id: str) -> str: ...
+    def launch(self, vault: Vault) -> str: ...
+    def start(self, instance_id: str) -> None: ...
+    def stop(self, instance_id: str, *, force: bool) -> None: ...
+    def terminate(self, instance_id: str) -> None: ...
+    def make_volume(self, vault_id: str, host: str, slot: Slot) -> str: ...
+
+    def attach(self, instance_id: str, slots: dict[str, Slot]) -> tuple[str, ...]:
+        """Attach what can be attached now. Returns the hosts whose volume is attached to this instance."""
+        ...
+
+    def ingress(self, group_id: str) -> frozenset[str]: ...
+    def admit(self, group_id: str, address: str) -> None: ...
+    def revoke(self, group_id: str, address: str) -> None: ...
+
+    def find_snapshots(self, window_id: str) -> dict[str, str]:
+        """Snapshot id by host, of those that this window made and that have not failed."""
+        ...
+
+    def snapshot(self, point: RestorePoint) -> str: ...
+    def snapshot_states(self, snapshot_ids: Iterable[str]) -> dict[str, PointState]: ...
+
+
+class Notifier(Protocol):
+    def notify(self, subject: str, message: str) -> None:
+        """Tell the operator. At most 100 characters of subject (SNS)."""
+        ...
+
+
+class Telemetry(Protocol):
+    def event(self, name: str, **fields: object) -> None:
+        """A log line: a constant name, fields that vary. Never a header or a token."""
+        ...
+
+    def fault(self, name: str, **fields: object) -> None:
+        """The same, as an error, counted."""
+        ...
+
+    def fact(self, fact: Fact) -> None:
+        """Log and measure what has become known."""
+        ...
+
+    def gauges(self, hosts: list[Host], now: datetime) -> None:
+        """Hours since each host's last backup, and how many are overdue."""
+        ...

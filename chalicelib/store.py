@@ -1,0 +1,214 @@
+"""DynamoDB: one table, string keys `pk` and `sk`, TTL on `expires_at`.
+
+| pk | sk | holds |
+|---|---|---|
+| VAULT | vault id | the vault, `version` |
+| HOST | name | the host; `last_backup` and `last_backup_at` beside it |
+| CODE | SHA-256 | an enrolment code; `used` |
+| WINDOW#vault id | window id | an archived window, kept 400 days |
+| POINT#host | instant, snapshot id | a restore point |
+
+Values are JSON in `doc`, decoded by type: a field that this version does not know is passed over, so an
+older version can run on a newer one's table after a rollback.
+"""
+
+from collections.abc import Iterator
+from dataclasses import replace
+from datetime import UTC, datetime, timedelta
+from typing import TYPE_CHECKING, Any
+
+import msgspec
+
+from chalicelib.errors import CodeRefused
+from chalicelib.model import Code, Host, LastBackup, RestorePoint, Vault, Window
+from chalicelib.ports import Conflict
+
+if TYPE_CHECKING:
+    from mypy_boto3_dynamodb import DynamoDBClient
+
+WINDOW_HISTORY = timedelta(days=400)
+Item = dict[str, Any]
+
+
+def _doc(value: object) -> dict[str, str]:
+    return {"S": msgspec.json.encode(value).decode()}
+
+
+def _key(pk: str, sk: str) -> Item:
+    return {"pk": {"S": pk}, "sk": {"S": sk}}
+
+
+def _epoch(instant: datetime) -> dict[str, str]:
+    return {"N": str(int(instant.timestamp()))}
+
+
+def _vault(item: Item) -> Vault:
+    vault = msgspec.json.decode(item["doc"]["S"], type=Vault)
+    return replace(vault, version=int(item["version"]["N"]))
+
+
+def _host(item: Item) -> Host:
+    host = msgspec.json.decode(item["doc"]["S"], type=Host)
+    if "last_backup" in item:
+        host = replace(host, last_backup=msgspec.json.decode(item["last_backup"]["S"], type=LastBackup))
+    return host
+
+
+class DynamoStore:
+    """ports.Store on a DynamoDB table. Raises botocore's ClientError when DynamoDB itself fails."""
+
+    def __init__(self, client: "DynamoDBClient", table: str) -> None:
+        self._client = client
+        self._table = table
+
+    def vault(self, vault_id: str) -> Vault | None:
+        item = self._get("VAULT", vault_id)
+        return _vault(item) if item else None
+
+    def vaults(self) -> list[Vault]:
+        return [_vault(item) for item in self._query("VAULT")]
+
+    def save(self, vault: Vault, archive: Window | None = None) -> Vault:
+        put = self._vault_put(vault)
+        if archive:
+            return self._transact([{"Put": put}, {"Put": self._window_put(archive)}], vault)
+        try:
+            self._client.put_item(**put)
+        except self._client.exceptions.ConditionalCheckFailedException as lost:
+            item: Any = lost.response.get("Item")
+            raise Conflict(_vault(item) if item else None) from None
+        return replace(vault, version=vault.version + 1)
+
+    def host(self, name: str) -> Host | None:
+        item = self._get("HOST", name)
+        return _host(item) if item else None
+
+    def hosts(self) -> list[Host]:
+        return [_host(item) for item in self._query("HOST")]
+
+    def put_code(self, code: Code) -> None:
+        item = {**_key("CODE", code.code_hash), "doc": _doc(code), "expires_at": _epoch(code.expires_at)}
+        self._client.put_item(TableName=self._table, Item=item)
+
+    def code(self, code_hash: str) -> Code | None:
+        item = self._get("CODE", code_hash)
+        if not item:
+            return None
+        code = msgspec.json.decode(item["doc"]["S"], type=Code)
+        return replace(code, used_at=code.expires_at) if "used" in item else code
+
+    def redeem(self, code: Code, vault: Vault, host: Host | None, now: datetime) -> Vault:
+        use: Item = {
+            "TableName": self._table,
+            "Key": _key("CODE", code.code_hash),
+            "UpdateExpression": "SET used = :now",
+            # TTL deletes late (within days), so the expiry is a condition too:
+            # https://docs.aws.amazon.com/amazondynamodb/latest/developerguide/TTL.html
+            "ConditionExpression": "attribute_exists(pk) AND attribute_not_exists(used) AND expires_at > :now",
+            "ExpressionAttributeValues": {":now": _epoch(now)},
+        }
+        writes: list[Item] = [{"Update": use}, {"Put": self._vault_put(vault)}]
+        if host:
+            writes.append({"Update": self._host_update(host)})
+        return self._transact(writes, vault)
+
+    def put_point(self, point: RestorePoint) -> None:
+        made_at = point.made_at or datetime.fromtimestamp(0, UTC)
+        key = _key(f"POINT#{point.host}", f"{made_at:%Y-%m-%dT%H:%M:%S.%fZ}#{point.snapshot_id}")
+        self._client.put_item(TableName=self._table, Item={**key, "doc": _doc(point)})
+
+    def points(self, host: str) -> list[RestorePoint]:
+        return [msgspec.json.decode(i["doc"]["S"], type=RestorePoint) for i in self._query(f"POINT#{host}")]
+
+    def move_last_backup(self, host: str, last: LastBackup) -> bool:
+        at = last.started_at.astimezone(UTC).isoformat(timespec="microseconds")
+        try:
+            self._client.update_item(
+                TableName=self._table,
+                Key=_key("HOST", host),
+                UpdateExpression="SET last_backup = :last, last_backup_at = :at",
+                ConditionExpression="attribute_exists(pk) AND (attribute_not_exists(last_backup_at)"
+                " OR last_backup_at < :at)",
+                ExpressionAttributeValues={":last": _doc(last), ":at": {"S": at}},
+            )
+        except self._client.exceptions.ConditionalCheckFailedException:
+            return False  # a newer one got there first, or the host was retired: both ordinary
+        return True
+
+    def windows(self, vault_id: str, limit: int) -> list[Window]:
+        answer = self._client.query(
+            TableName=self._table,
+            KeyConditionExpression="pk = :pk",
+            ExpressionAttributeValues={":pk": {"S": f"WINDOW#{vault_id}"}},
+            ScanIndexForward=False,
+            ConsistentRead=True,
+            Limit=limit,
+        )
+        return [msgspec.json.decode(i["doc"]["S"], type=Window) for i in answer["Items"]]
+
+    def _get(self, pk: str, sk: str) -> Item | None:
+        answer = self._client.get_item(TableName=self._table, Key=_key(pk, sk), ConsistentRead=True)
+        return answer.get("Item")
+
+    def _query(self, pk: str) -> Iterator[Item]:
+        pages = self._client.get_paginator("query").paginate(
+            TableName=self._table,
+            KeyConditionExpression="pk = :pk",
+            ExpressionAttributeValues={":pk": {"S": pk}},
+            ConsistentRead=True,
+        )
+        for page in pages:
+            yield from page["Items"]
+
+    def _vault_put(self, vault: Vault) -> Any:
+        item = {
+            **_key("VAULT", vault.vault_id),
+            "doc": _doc(vault),
+            "version": {"N": str(vault.version + 1)},
+            "phase": {"S": vault.phase},
+        }
+        put: Item = {"TableName": self._table, "Item": item, "ReturnValuesOnConditionCheckFailure": "ALL_OLD"}
+        if vault.version == 0:
+            return {**put, "ConditionExpression": "attribute_not_exists(pk)"}
+        return {
+            **put,
+            "ConditionExpression": "version = :version",
+            "ExpressionAttributeValues": {":version": {"N": str(vault.version)}},
+        }
+
+    def _window_put(self, window: Window) -> Any:
+        item = {
+            **_key(f"WINDOW#{window.vault_id}", window.window_id),
+            "doc": _doc(window),
+            "expires_at": _epoch(window.opened_at + WINDOW_HISTORY),
+        }
+        return {"TableName": self._table, "Item": item}
+
+    def _host_update(self, host: Host) -> Item:
+        # Not a put: a host that is enrolled again keeps its last backup.
+        return {
+            "TableName": self._table,
+            "Key": _key("HOST", host.name),
+            "UpdateExpression": "SET doc = :doc",
+            "ExpressionAttributeValues": {":doc": _doc(replace(host, last_backup=None))},
+        }
+
+    def _transact(self, writes: list[Any], vault: Vault) -> Vault:
+        """All writes or none; the first is the one whose refusal is final, if it is a code's.
+
+        TransactionCanceledException carries one reason for each write, in their order:
+        https://docs.aws.amazon.com/amazondynamodb/latest/APIReference/API_TransactWriteItems.html
+        """
+        try:
+            self._client.transact_write_items(TransactItems=writes)
+        except self._client.exceptions.TransactionCanceledException as cancelled:
+            reasons: list[Any] = cancelled.response.get("CancellationReasons", [])
+            codes = [reason.get("Code") for reason in reasons]
+            if "Update" in writes[0] and codes[0] == "ConditionalCheckFailed":
+                raise CodeRefused from None
+            if {"ConditionalCheckFailed", "TransactionConflict"} & set(codes):
+                raise Conflict(self.vault(vault.vault_id)) from None
+            raise
+        except self._client.exceptions.TransactionInProgressException:
+            raise Conflict(self.vault(vault.vault_id)) from None
+        return replace(vault, version=vault.version + 1)
