@@ -1,0 +1,20 @@
+"""Waiting for what happens in other threads and processes."""
+
+import threading
+import time
+from collections.abc import Callable
+from typing import TypeVar
+
+T = TypeVar("T")
+_POLL_SECONDS = 0.01
+
+
+def wait_until(predicate: Callable[[], T], seconds: float = 10.0, *, what: str = "it") -> T:
+    """The first true value of `predicate`; TimeoutError if none comes in time."""
+    deadline = time.monotonic() + seconds
+    pause = threading.Event()
+    while not (value := predicate()):
+        if time.monotonic() >= deadline:
+            raise TimeoutError(f"{what} did not happen in {seconds} s")
+        pause.wait(_POLL_SECONDS)
+    return value
