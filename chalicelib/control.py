@@ -33,7 +33,7 @@ def _busy(vault: Vault) -> bool:
 def _newest_run(vault: Vault, host: str) -> Run | None:
     windows = (vault.recent, vault.window)
     runs = [*(run for w in windows if w for run in w.runs.values()), *vault.queued.values()]
-    return max((run for run in runs if run.host == host), key=lambda run: run.started_at, default=None)
+    return max((run for run in runs if run.host == host), key=lambda run: (run.started_at, run.live), default=None)
 
 
 class Control:

@@ -1,0 +1,164 @@
+"""ports.Cloud in memory: machines that take their time, snapshots that complete later, calls that fail or kill."""
+
+from collections.abc import Iterable
+from dataclasses import dataclass, replace
+from itertools import count
+
+from chalicelib.errors import CloudRefused
+from chalicelib.model import InstanceState, PointState, RestorePoint, Slot, Vault
+from chalicelib.ports import Machine
+from tests.fakes.clock import FakeClock
+
+
+class Killed(BaseException):
+    """The Lambda died here: after the call had its effect, before anything else."""
+
+
+@dataclass(frozen=True)
+class Snapshot:
+    snapshot_id: str
+    point: RestorePoint
+    state: PointState = PointState.PENDING
+
+
+class FakeCloud:
+    """Counts every changing call in `calls`; `refuse_calls` and `kill_after` make the n-th of them fail."""
+
+    def __init__(self, clock: FakeClock) -> None:
+        self._clock = clock
+        self._ids = count(1)
+        self._launched: dict[str, str] = {}
+        self._made_volumes: dict[tuple[str, str], str] = {}
+        self.instances: dict[str, Machine] = {}
+        self.attached: dict[str, str] = {}
+        self.admitted: dict[str, set[str]] = {}
+        self.snapshots: dict[str, Snapshot] = {}
+        self.calls: list[str] = []
+        self.refuse_calls: set[int] = set()
+        self.kill_after: int | None = None
+        self.blind = False
+
+    def _call(self, name: str) -> None:
+        self.calls.append(name)
+        if len(self.calls) in self.refuse_calls:
+            raise CloudRefused(name, "RequestLimitExceeded", "slow down")
+
+    def _done(self) -> None:
+        if self.kill_after is not None and len(self.calls) >= self.kill_after:
+            self.kill_after = None
+            raise Killed
+
+    def set_state(self, instance_id: str, state: InstanceState) -> None:
+        self.instances[instance_id] = replace(self.instances[instance_id], state=state)
+
+    def settle(self) -> None:
+        """Let every state that is on its way arrive."""
+        for instance_id, machine in self.instances.items():
+            arrived = {InstanceState.PENDING: InstanceState.RUNNING, InstanceState.STOPPING: InstanceState.STOPPED}
+            self.set_state(instance_id, arrived.get(machine.state, machine.state))
+        for snapshot_id, snapshot in self.snapshots.items():
+            if snapshot.state is PointState.PENDING:
+                self.snapshots[snapshot_id] = replace(snapshot, state=PointState.COMPLETED)
+
+    def machines(self) -> list[Machine]:
+        if self.blind:
+            raise CloudRefused("DescribeInstances", "RequestLimitExceeded", "slow down")
+        return [m for m in self.instances.values() if m.state is not InstanceState.TERMINATED]
+
+    def find_launched(self, client_token: str) -> str | None:
+        return self._launched.get(client_token)
+
+    def make_group(self, vault_id: str) -> str:
+        self._call("make_group")
+        group = f"sg-{vault_id}"
+        self.admitted.setdefault(group, set())
+        return group
+
+    def launch(self, vault: Vault) -> str:
+        self._call("launch")
+        assert vault.launch
+        token = vault.launch.client_token
+        if token not in self._launched:
+            instance_id = f"i-{next(self._ids)}"
+            self._launched[token] = instance_id
+            self.instances[instance_id] = Machine(
+                instance_id=instance_id,
+                vault_id=vault.vault_id,
+                state=InstanceState.PENDING,
+                launched_at=self._clock.now(),
+            )
+        self._done()
+        return self._launched[token]
+
+    def start(self, instance_id: str) -> None:
+        self._call("start")
+        if self.instances[instance_id].state not in (
+            InstanceState.STOPPED,
+            InstanceState.RUNNING,
+            InstanceState.PENDING,
+        ):
+            raise CloudRefused("StartInstances", "IncorrectInstanceState", "not stopped")
+        if self.instances[instance_id].state is InstanceState.STOPPED:
+            self.instances[instance_id] = replace(
+                self.instances[instance_id], state=InstanceState.PENDING, launched_at=self._clock.now()
+            )
+        self._done()
+
+    def stop(self, instance_id: str, *, force: bool) -> None:
+        self._call("force-stop" if force else "stop")
+        if self.instances[instance_id].state in (InstanceState.RUNNING, InstanceState.PENDING):
+            self.set_state(instance_id, InstanceState.STOPPING)
+        self._done()
+
+    def terminate(self, instance_id: str) -> None:
+        self._call("terminate")
+        self.set_state(instance_id, InstanceState.TERMINATED)
+        self.attached = {volume: holder for volume, holder in self.attached.items() if holder != instance_id}
+        self._done()
+
+    def make_volume(self, vault_id: str, host: str, slot: Slot) -> str:
+        self._call("make_volume")
+        assert slot.size_gib > 0
+        volume_id = self._made_volumes.setdefault((vault_id, host), f"vol-{host}")
+        self._done()
+        return volume_id
+
+    def attach(self, instance_id: str, slots: dict[str, Slot]) -> tuple[str, ...]:
+        self._call("attach")
+        ready = self.instances[instance_id].state in (InstanceState.RUNNING, InstanceState.STOPPED)
+        attached = []
+        for host, slot in slots.items():
+            if slot.volume_id and ready and self.attached.setdefault(slot.volume_id, instance_id) == instance_id:
+                attached.append(host)
+        self._done()
+        return tuple(attached)
+
+    def ingress(self, group_id: str) -> frozenset[str]:
+        return frozenset(self.admitted[group_id])
+
+    def admit(self, group_id: str, address: str) -> None:
+        self._call("admit")
+        self.admitted[group_id].add(address)
+        self._done()
+
+    def revoke(self, group_id: str, address: str) -> None:
+        self._call("revoke")
+        self.admitted[group_id].discard(address)
+        self._done()
+
+    def find_snapshots(self, window_id: str) -> dict[str, str]:
+        return {
+            snapshot.point.host: snapshot_id
+            for snapshot_id, snapshot in self.snapshots.items()
+            if snapshot.point.window_id == window_id and snapshot.state is not PointState.ERROR
+        }
+
+    def snapshot(self, point: RestorePoint) -> str:
+        self._call(f"snapshot {point.host} {point.window_id}")
+        snapshot_id = f"snap-{next(self._ids)}"
+        self.snapshots[snapshot_id] = Snapshot(snapshot_id, point)
+        self._done()
+        return snapshot_id
+
+    def snapshot_states(self, snapshot_ids: Iterable[str]) -> dict[str, PointState]:
+        return {i: self.snapshots[i].state for i in snapshot_ids if i in self.snapshots}

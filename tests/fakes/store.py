@@ -1,0 +1,82 @@
+"""ports.Store in memory, with DynamoDB's promises: conditional writes, all or nothing."""
+
+from dataclasses import replace
+from datetime import datetime
+from threading import Lock
+
+from chalicelib.errors import CodeRefused
+from chalicelib.model import Code, Host, LastBackup, RestorePoint, Vault, Window
+from chalicelib.ports import Conflict
+
+
+class MemoryStore:
+    def __init__(self) -> None:
+        self._lock = Lock()
+        self._vaults: dict[str, Vault] = {}
+        self._hosts: dict[str, Host] = {}
+        self._codes: dict[str, Code] = {}
+        self._windows: dict[str, dict[str, Window]] = {}
+        self._points: dict[tuple[str, str], RestorePoint] = {}
+
+    def vault(self, vault_id: str) -> Vault | None:
+        return self._vaults.get(vault_id)
+
+    def vaults(self) -> list[Vault]:
+        return sorted(self._vaults.values(), key=lambda vault: vault.vault_id)
+
+    def save(self, vault: Vault, archive: Window | None = None) -> Vault:
+        with self._lock:
+            return self._save(vault, archive)
+
+    def _save(self, vault: Vault, archive: Window | None) -> Vault:
+        current = self._vaults.get(vault.vault_id)
+        if (current.version if current else 0) != vault.version:
+            raise Conflict(current)
+        saved = replace(vault, version=vault.version + 1)
+        self._vaults[vault.vault_id] = saved
+        if archive:
+            self._windows.setdefault(vault.vault_id, {})[archive.window_id] = archive
+        return saved
+
+    def host(self, name: str) -> Host | None:
+        return self._hosts.get(name)
+
+    def hosts(self) -> list[Host]:
+        return sorted(self._hosts.values(), key=lambda host: host.name)
+
+    def put_code(self, code: Code) -> None:
+        self._codes[code.code_hash] = code
+
+    def code(self, code_hash: str) -> Code | None:
+        return self._codes.get(code_hash)
+
+    def redeem(self, code: Code, vault: Vault, host: Host | None, now: datetime) -> Vault:
+        with self._lock:
+            stored = self._codes.get(code.code_hash)
+            if stored is None or stored.used_at or stored.expires_at <= now:
+                raise CodeRefused
+            saved = self._save(vault, None)
+            self._codes[code.code_hash] = replace(stored, used_at=now)
+            if host:
+                known = self._hosts.get(host.name)
+                self._hosts[host.name] = replace(host, last_backup=known and known.last_backup)
+            return saved
+
+    def put_point(self, point: RestorePoint) -> None:
+        self._points[(point.host, str(point.snapshot_id))] = point
+
+    def points(self, host: str) -> list[RestorePoint]:
+        mine = [point for (owner, _), point in self._points.items() if owner == host]
+        return sorted(mine, key=lambda point: (str(point.made_at), str(point.snapshot_id)))
+
+    def move_last_backup(self, host: str, last: LastBackup) -> bool:
+        with self._lock:
+            known = self._hosts.get(host)
+            if known is None or (known.last_backup and known.last_backup.started_at >= last.started_at):
+                return False
+            self._hosts[host] = replace(known, last_backup=last)
+            return True
+
+    def windows(self, vault_id: str, limit: int) -> list[Window]:
+        archived = self._windows.get(vault_id, {})
+        return [archived[key] for key in sorted(archived, reverse=True)][:limit]

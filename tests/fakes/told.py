@@ -1,0 +1,30 @@
+"""ports.Telemetry and ports.Notifier that remember."""
+
+from datetime import datetime
+
+from chalicelib.commands import Fact
+from chalicelib.model import Host
+
+
+class Told:
+    def __init__(self) -> None:
+        self.events: list[tuple[str, dict[str, object]]] = []
+        self.faults: list[tuple[str, dict[str, object]]] = []
+        self.facts: list[Fact] = []
+        self.alerts: list[tuple[str, str]] = []
+        self.overdue: list[str] = []
+
+    def event(self, name: str, **fields: object) -> None:
+        self.events.append((name, fields))
+
+    def fault(self, name: str, **fields: object) -> None:
+        self.faults.append((name, fields))
+
+    def fact(self, fact: Fact) -> None:
+        self.facts.append(fact)
+
+    def gauges(self, hosts: list[Host], now: datetime) -> None:
+        self.overdue = [host.name for host in hosts if host.overdue(now)]
+
+    def notify(self, subject: str, message: str) -> None:
+        self.alerts.append((subject, message))

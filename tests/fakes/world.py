@@ -1,0 +1,110 @@
+"""A whole control plane over fakes, with the words that scenarios are told in."""
+
+from dataclasses import replace
+
+from chalicelib.auth import sha256
+from chalicelib.commands import Finish, Report, Start
+from chalicelib.control import Control
+from chalicelib.documents import Orders, RunDocument
+from chalicelib.enrolment import Enrolment
+from chalicelib.model import Agent, Kind, Mount, Outcome, Policy, Stats, Vault
+from tests.fakes.clock import FakeClock
+from tests.fakes.cloud import FakeCloud
+from tests.fakes.store import MemoryStore
+from tests.fakes.told import Told
+
+KEY = "ssh-ed25519 " + "A" * 68
+
+
+class World:
+    """Hosts that act, a machine that reports, time that passes."""
+
+    def __init__(self, policy: Policy | None = None) -> None:
+        self.clock = FakeClock()
+        self.cloud = FakeCloud(self.clock)
+        self.store = MemoryStore()
+        self.told = Told()
+        self.control = Control(
+            store=self.store,
+            cloud=self.cloud,
+            notifier=self.told,
+            telemetry=self.told,
+            clock=self.clock,
+            policy=policy or Policy(),
+            pause=lambda _: None,
+        )
+        self.enrolment = Enrolment(self.control)
+        self.commits: dict[str, str] = {}
+
+    def enrol(self, *names: str, every_seconds: int = 86400) -> None:
+        for name in names:
+            self.enrolment.enroll(self.enrolment.invite(name, 5, every_seconds), KEY)
+
+    @property
+    def vault(self) -> Vault:
+        vault = self.store.vault("vault-1")
+        assert vault
+        return vault
+
+    def start(self, host: str, run_id: str, kind: Kind = Kind.BACKUP, address: str = "198.51.100.7") -> RunDocument:
+        return self.control.start(Start(host=host, run_id=run_id, kind=kind, source_address=address))
+
+    def finish(self, host: str, run_id: str, outcome: Outcome = Outcome.COMPLETE, exit_code: int = 0) -> RunDocument:
+        stats = Stats(bytes_sent=1000)
+        return self.control.finish(Finish(host=host, run_id=run_id, outcome=outcome, exit_code=exit_code, stats=stats))
+
+    def commit(self, host: str, run_id: str) -> None:
+        """The host's push is committed on its volume; the agent says so."""
+        self.commits[host] = run_id
+        self.report()
+
+    def boot(self) -> Orders:
+        """The machine comes up, enrols if it must, and reports ready."""
+        self.cloud.settle()
+        self.control.instance_changed(self.vault.instance_id or "")
+        vault = self.vault
+        if vault.agent is None:
+            known = self.store._codes.values()
+            code = next(c for c in reversed(list(known)) if c.name == "@vault-1" and not c.used_at)
+            self.store.redeem(code, self._with_agent(vault), None, self.clock.now())
+        return self.report()
+
+    def _with_agent(self, vault: Vault) -> Vault:
+        return replace(vault, agent=Agent(token_hash=sha256("secret"), host_key=KEY))
+
+    def report(self, state: str = "ready", transfers: dict[str, int] | None = None) -> Orders:
+        vault = self.vault
+        mounts = {
+            host: Mount(volume_id=slot.volume_id, mounted=self.cloud.attached.get(slot.volume_id) == vault.instance_id)
+            for host, slot in vault.hosts.items()
+            if slot.volume_id
+        }
+        return self.control.report(
+            "vault-1",
+            Report(
+                instance_id=vault.instance_id or "",
+                boot_id="boot",
+                state=state,
+                address="203.0.113.9",
+                port=22,
+                host_key=KEY,
+                mounts=mounts,
+                transfers=transfers or {},
+                commits=self.commits,
+            ),
+        )
+
+    def arrive(self) -> None:
+        """States on their way arrive, and their events are delivered."""
+        self.cloud.settle()
+        if self.vault.instance_id:
+            self.control.instance_changed(self.vault.instance_id)
+        self.cloud.settle()
+        for snapshot_id in self.vault.pending_points:
+            self.control.snapshot_changed(snapshot_id)
+
+    def pass_minutes(self, minutes: int) -> None:
+        """Time goes by, with the sweep each minute."""
+        for _ in range(minutes):
+            self.clock.advance(60)
+            self.control.sweep()
