@@ -59,7 +59,7 @@ class MemoryStore:
             self._codes[code.code_hash] = replace(stored, used_at=now)
             if host:
                 known = self._hosts.get(host.name)
-                self._hosts[host.name] = replace(host, last_backup=known and known.last_backup)
+                self._hosts[host.name] = replace(host, last_backup=known.last_backup if known else None)
             return saved
 
     def put_point(self, point: RestorePoint) -> None:

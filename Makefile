@@ -1,0 +1,42 @@
+# The two commands are `make demo` and `make test`; the others are parts of them, or longer.
+.DEFAULT_GOAL := help
+SHELL := /bin/sh
+PYTHON_BIN := .venv/bin/python
+
+.PHONY: help
+help: ## What can be made
+	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-14s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
+
+.PHONY: demo
+demo: ## Two nights of four hosts on this machine, for real; ends with a restored file compared
+	@tools/prepare night
+	@$(PYTHON_BIN) -m tests.demo
+
+.PHONY: test
+test: lint ## All tests: unit, contract, api, client, vault, end to end
+	@tools/prepare night
+	$(PYTHON_BIN) -m pytest -q -n 2 --dist worksteal -m 'not soak'
+
+.PHONY: soak
+soak: ## 200 windows of 24 hosts over HTTP, and longer random lives
+	@tools/prepare night
+	$(PYTHON_BIN) -m pytest -q -m soak
+
+.PHONY: lint
+lint: ## ruff, mypy --strict, shellcheck
+	@tools/prepare venv
+	@echo 'lint: ruff, mypy, shellcheck'
+	@$(PYTHON_BIN) -m ruff check --quiet .
+	@$(PYTHON_BIN) -m ruff format --quiet --check .
+	@$(PYTHON_BIN) -m mypy --no-error-summary
+	@.venv/bin/shellcheck tools/prepare host-client/nightvault .ci/run
+
+.PHONY: bench
+bench: ## Every benchmark: pushes against restic and borg, calls and latencies of the control plane
+	@tools/prepare bench
+	$(PYTHON_BIN) -m benchmarks.control_plane
+	$(PYTHON_BIN) -m benchmarks.push
+
+.PHONY: clean
+clean: ## Remove the virtual environment and caches
+	rm -rf .venv .pytest_cache .mypy_cache .ruff_cache .hypothesis build *.egg-info
