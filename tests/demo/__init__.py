@@ -1,0 +1,1 @@
+"""`make demo`: two nights of four hosts on this machine. Everything is real but AWS."""

@@ -1,0 +1,107 @@
+"""`make demo`. Exit code 0 only if both nights and the restores came out as they should."""
+
+import argparse
+import shutil
+import sys
+import tempfile
+from collections.abc import Sequence
+from contextlib import redirect_stdout
+from pathlib import Path
+
+from rich.console import Console
+
+from tests.demo.checks import WHOLE, nights, restored
+from tests.demo.night import play
+from tests.demo.player import Player
+from tests.demo.summary import show
+from tests.demo.trees import TREES
+from tests.demo.view import View
+from tests.localcloud.cloud import LocalCloud
+
+# A day's 3.6 hours, compressed; everything that waits for something in proportion.
+POLICY = {
+    "window_seconds": 90,
+    "minimum_window_seconds": 5,
+    "linger_seconds": 2,
+    "lease_seconds": 12,
+    "wake_timeout_seconds": 60,
+    "claim_seconds": 10,
+    "retry_seconds": 5,
+    "report_seconds": 1,
+    "power_off_grace_seconds": 60,
+}
+SLOW_LINE_KIB = 600
+SLOWER_LINE_KIB = 1500
+
+
+def main(arguments: Sequence[str]) -> int:
+    options = argparse.ArgumentParser(prog="make demo", description=__doc__)
+    options.add_argument("--keep", type=Path, help="work in this folder and leave it behind, to look at")
+    options.add_argument("--rootless", action="store_true", help="plain folders instead of filesystems, though root")
+    chosen = options.parse_args(arguments)
+    console = Console(file=sys.stdout)
+    folder = chosen.keep or Path(tempfile.mkdtemp(prefix="nightvault-demo-"))
+    folder.mkdir(parents=True, exist_ok=True)
+    try:
+        # The application's log lines and metrics go to stdout, as on Lambda; here to a file beside the rest.
+        with (folder / "control-plane.log").open("w") as log, redirect_stdout(log):
+            return _demo(folder, View(console), console, rooted=False if chosen.rootless else None)
+    finally:
+        if chosen.keep:
+            console.print(f"left behind in {folder}", highlight=False)
+        else:
+            shutil.rmtree(folder, ignore_errors=True)
+
+
+def _demo(folder: Path, view: View, console: Console, *, rooted: bool | None) -> int:
+    view.say("[bold]nightvault[/]: two nights of four hosts on this machine; everything is real but AWS")
+    with LocalCloud(folder / "cloud", policy=POLICY, rooted=rooted) as cloud:
+        players = [Player(name, tree, folder / "hosts" / name, cloud.url) for name, tree in TREES.items()]
+        try:
+            for player in players:
+                player.furnish()
+                player.enroll(cloud.invite(player.name))
+                view.say(f"host {player.name}: {player.expected_bytes / 1e6:.0f} MB, {player.tree.title}; enrolled")
+            first = play(cloud, view, players, number=1)
+            view.say("the day goes by: files are edited, renamed, deleted; O commits large files; L takes orders")
+            was = {player.name: _sample(player, folder / "yesterday") for player in players}
+            for player in players:
+                player.work_by_day()
+            cloud.clock.advance(seconds=86400)
+            host_o, host_l = players[2], players[3]
+            host_o.configure(bandwidth_kib=SLOW_LINE_KIB)
+            host_l.configure(bandwidth_kib=SLOWER_LINE_KIB)
+            view.say("tonight O is on a slow line and will be cut by the window, and L loses power in its push")
+            second = play(cloud, view, players, number=2, dies=host_l)
+            view.say("restoring a file of each host out of its last good restore point")
+            checks = nights(cloud, first, second, POLICY["window_seconds"])
+            for player in players:
+                night = second if player.name in WHOLE else first
+                path, yesterday = was[player.name]
+                wanted = path if night is second else yesterday
+                checks.append(restored(cloud, night, player, path, wanted))
+        finally:
+            for player in players:
+                player.die()
+    return show(console, (first, second), players, checks)
+
+
+def _sample(player: Player, to: Path) -> tuple[Path, Path]:
+    """A live file that changes by day, and a copy of it as it is now."""
+    candidates = sorted(p for p in player.live.rglob("*") if p.is_file() and p.stat().st_size > 200)
+    path = next((p for p in candidates if p.suffix in (".sqlite", ".pack")), candidates[0])
+    copy = to / player.name
+    to.mkdir(exist_ok=True)
+    shutil.copy2(path, copy)
+    return path, copy
+
+
+if __name__ == "__main__":
+    code = main(sys.argv[1:])
+    stragglers = [
+        thread.name for thread in threading.enumerate() if thread is not threading.main_thread() and not thread.daemon
+    ]
+    if stragglers:
+        print(f"still running: {', '.join(stragglers)}", file=sys.stderr)
+        code = code or 1
+    sys.exit(code)

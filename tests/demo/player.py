@@ -1,0 +1,110 @@
+"""A host of the demo: its live files, its configuration, and the real client script run on it."""
+
+import os
+import signal
+import subprocess
+from dataclasses import dataclass, field
+from pathlib import Path
+
+from tests.demo.trees import Tree, size_of
+
+CLIENT = Path(__file__).resolve().parents[2] / "host-client" / "nightvault"
+
+
+@dataclass
+class Player:
+    """One host. `folder` holds everything it has; nothing of it is shared with the others."""
+
+    name: str
+    tree: Tree
+    folder: Path
+    url: str
+    process: subprocess.Popen[str] | None = None
+    output: str = ""
+    exit_code: int | None = None
+    killed: bool = False
+    expected_bytes: int = 0
+    _log: Path = field(init=False)
+
+    def __post_init__(self) -> None:
+        self._log = self.folder / "nightvault.log"
+
+    @property
+    def live(self) -> Path:
+        return self.folder / "live"
+
+    @property
+    def archive(self) -> Path:
+        return self.folder / "archive"
+
+    @property
+    def config(self) -> Path:
+        return self.folder / "config"
+
+    @property
+    def password_file(self) -> Path:
+        return self.folder / "state" / "password"
+
+    def furnish(self) -> None:
+        self.tree.make(self.live)
+        self.expected_bytes = size_of(self.live)
+        (self.folder / "state").mkdir(mode=0o700, parents=True, exist_ok=True)
+        self.configure()
+
+    def configure(self, bandwidth_kib: int = 0) -> None:
+        """The host's config file; all else is the client's default."""
+        settings = {
+            "url": self.url,
+            "source": self.live,
+            "state_dir": self.folder / "state",
+            "archive_dir": self.archive,
+            "password_file": self.password_file,
+            "bandwidth_kib": bandwidth_kib,
+        }
+        self.config.write_text("".join(f"{key} = {value}\n" for key, value in settings.items()))
+
+    def enroll(self, code: str) -> None:
+        subprocess.run(
+            [CLIENT, "-c", self.config, "enroll", self.url, "-"],
+            input=code,
+            text=True,
+            check=True,
+            capture_output=True,
+        )
+
+    def work_by_day(self) -> None:
+        """The day's changes, and how many bytes they touch at most."""
+        before = {p: (p.stat().st_mtime_ns, p.stat().st_size) for p in self.live.rglob("*") if p.is_file()}
+        self.tree.change(self.live)
+        after = {p: (p.stat().st_mtime_ns, p.stat().st_size) for p in self.live.rglob("*") if p.is_file()}
+        self.expected_bytes = sum(stat[1] for path, stat in after.items() if before.get(path) != stat)
+
+    def start_backup(self) -> None:
+        self.exit_code, self.killed, self.output = None, False, ""
+        with self._log.open("w") as log:
+            self.process = subprocess.Popen(
+                [CLIENT, "-c", self.config, "backup"],
+                stdout=log,
+                stderr=subprocess.STDOUT,
+                stdin=subprocess.DEVNULL,
+                text=True,
+                start_new_session=True,
+            )
+
+    def poll(self) -> bool:
+        """Whether its backup has ended; then `exit_code` and `output` say how."""
+        if self.process and self.exit_code is None:
+            self.exit_code = self.process.poll()
+            self.output = self._log.read_text()
+        return self.exit_code is not None
+
+    def die(self) -> None:
+        """The power cord: every process of this host, at once, without a word."""
+        if self.process and self.process.poll() is None:
+            self.killed = True
+            os.killpg(self.process.pid, signal.SIGKILL)
+            self.process.wait()
+
+    def last_line(self) -> str:
+        lines = [line.removeprefix("nightvault: ") for line in self.output.splitlines() if line.strip()]
+        return lines[-1] if lines else ""

@@ -1,0 +1,35 @@
+"""A file out of a restore point: ciphertext from the frozen snapshot, decrypted with the host's own key."""
+
+import shutil
+import subprocess
+import tempfile
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+from tests.demo.player import Player
+
+
+@contextmanager
+def decrypted(snapshot: Path, player: Player) -> Iterator[Path]:
+    """The rdiff-backup repository that a restore point holds, readable.
+
+    The ciphertext is copied out of the snapshot first, with the ownership that the vault keeps in extended
+    attributes (rsync's --fake-super); gocryptfs then needs nothing but that copy and the password.
+    """
+    with tempfile.TemporaryDirectory(prefix="nightvault-restore-") as scratch:
+        cipher, plain = Path(scratch) / "cipher", Path(scratch) / "plain"
+        plain.mkdir()
+        subprocess.run(["rsync", "-a", "-H", "--fake-super", f"{snapshot}/current/", f"{cipher}/"], check=True)
+        mount = ["gocryptfs", "-q", "-nosyslog", "-ro", "-passfile", str(player.password_file)]
+        subprocess.run([*mount, str(cipher), str(plain)], check=True)
+        try:
+            yield plain
+        finally:
+            subprocess.run([shutil.which("fusermount3") or "fusermount", "-u", str(plain)], check=True)
+
+
+def restore(repository: Path, path: Path, to: Path) -> None:
+    """One file, by rdiff-backup, as it was at the newest increment."""
+    command = ["rdiff-backup", "--new", "restore", str(repository / path.relative_to("/")), str(to)]
+    subprocess.run(command, check=True, capture_output=True)
