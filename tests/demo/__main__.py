@@ -97,11 +97,4 @@ def _sample(player: Player, to: Path) -> tuple[Path, Path]:
 
 
 if __name__ == "__main__":
-    code = main(sys.argv[1:])
-    stragglers = [
-        thread.name for thread in threading.enumerate() if thread is not threading.main_thread() and not thread.daemon
-    ]
-    if stragglers:
-        print(f"still running: {', '.join(stragglers)}", file=sys.stderr)
-        code = code or 1
-    sys.exit(code)
+    sys.exit(main(sys.argv[1:]))
