@@ -1,0 +1,114 @@
+"""What the control plane orders, checked before any of it comes near a file or a command."""
+
+import base64
+import re
+from dataclasses import dataclass
+from typing import Any
+
+import registry
+
+# Far above Debian's own accounts and people's, below `nobody`; the control plane counts from 20001.
+UIDS = range(20000, 60000)
+_USER = re.compile(r"[a-z][a-z0-9_-]{0,30}")
+_VOLUME = re.compile(r"vol-[0-9a-f]{8,32}")
+_KEY = re.compile(
+    r"(ssh-ed25519|ssh-rsa|ecdsa-sha2-nistp(?:256|384|521)|sk-[a-z0-9-]+@openssh\.com) ([A-Za-z0-9+/]+={0,2})"
+)
+
+
+class BadOrders(Exception):
+    """The answer to a report is not orders; the message names the member."""
+
+
+@dataclass(frozen=True)
+class HostOrder:
+    """One host's place on this vault. `public_key` is "TYPE BASE64", its comment gone."""
+
+    host: str
+    volume_id: str
+    uid: int
+    user: str
+    public_key: str
+
+
+@dataclass(frozen=True)
+class Orders:
+    """What the agent is to bring about, and until when. `faults` are orders that were not fit to obey."""
+
+    report_every_seconds: float
+    power_off: bool
+    seconds_to_power_off: float
+    hosts: tuple[HostOrder, ...]
+    faults: tuple[str, ...] = ()
+
+
+def parse(document: Any) -> Orders:
+    """Orders of a decoded answer. One bad host spoils none of the others. Raises BadOrders."""
+    if not isinstance(document, dict):
+        raise BadOrders("the answer is not an object")
+    every = _number(document, "report_every_seconds")
+    left = _number(document, "seconds_to_power_off")
+    off = document.get("power_off")
+    if not isinstance(off, bool):
+        raise BadOrders("power_off is not true or false")
+    entries = document.get("hosts")
+    if not isinstance(entries, list):
+        raise BadOrders("hosts is not a list")
+    hosts: list[HostOrder] = []
+    faults = []
+    for entry in entries:
+        try:
+            order = _host(entry)
+            _unlike(order, hosts)
+        except BadOrders as fault:
+            faults.append(str(fault))
+        else:
+            hosts.append(order)
+    return Orders(max(every, 0.2), off, left, tuple(hosts), tuple(faults))
+
+
+def _number(document: dict[str, Any], name: str) -> float:
+    value = document.get(name)
+    if isinstance(value, bool) or not isinstance(value, int | float) or not 0 <= value < 1e9:
+        raise BadOrders(f"{name} is not a number of seconds")
+    return float(value)
+
+
+def _host(entry: Any) -> HostOrder:
+    if not isinstance(entry, dict):
+        raise BadOrders("an entry of hosts is not an object")
+    host = _text(entry, "host", registry.HOST)
+    uid = entry.get("uid")
+    if isinstance(uid, bool) or not isinstance(uid, int) or uid not in UIDS:
+        raise BadOrders(f"{host}: uid is not in {UIDS.start}..{UIDS.stop - 1}")
+    return HostOrder(host, _text(entry, "volume_id", _VOLUME), uid, _text(entry, "user", _USER), _key(host, entry))
+
+
+def _text(entry: dict[str, Any], name: str, shape: re.Pattern[str]) -> str:
+    value = entry.get(name)
+    if not isinstance(value, str) or not shape.fullmatch(value):
+        raise BadOrders(f"{name} {str(value)[:40]!r} is not of the right shape")
+    return value
+
+
+def _key(host: str, entry: dict[str, Any]) -> str:
+    text = entry.get("public_key")
+    # The comment may be anything on that line, and goes no further.
+    words = text.split(" ")[:2] if isinstance(text, str) and len(text) < 4096 and text.isprintable() else []
+    if _KEY.fullmatch(" ".join(words)):
+        kind, data = words
+        try:
+            inner = base64.b64decode(data, validate=True)
+        except ValueError:
+            inner = b""
+        if inner.startswith(len(kind).to_bytes(4, "big") + kind.encode()):
+            return f"{kind} {data}"
+    raise BadOrders(f"{host}: public_key is not an ssh public key on one line")
+
+
+def _unlike(order: HostOrder, others: list[HostOrder]) -> None:
+    # Two hosts with one account, volume or key would be one host to sshd.
+    for other in others:
+        for name in ("host", "volume_id", "uid", "user", "public_key"):
+            if getattr(order, name) == getattr(other, name):
+                raise BadOrders(f"{order.host}: same {name} as {other.host}")

@@ -1,0 +1,183 @@
+"""A host's volume: the tree that is current, the one being pushed, and how the one becomes the other.
+
+    tree.<run_id>    a committed tree (tree.<run_id>.N should that run have been committed before)
+    current          symlink to the tree that counts; replacing it is the moment of a commit
+    staging          the push under way, or cut; staging.run says whose
+    committed.json   the newest commit, for the agent
+    trash.*          what nothing leads to any more; removed at leisure
+
+Whatever the moment of a crash or power cut, `current` leads to a whole tree, and the next begin or commit
+puts the rest in order. Nothing but the gate writes in the volume's root, so its names can be trusted.
+"""
+
+import json
+import os
+import re
+import subprocess
+from collections.abc import Callable
+from contextlib import suppress
+from pathlib import Path
+
+RUN_ID = r"[0-9a-fA-F]{8}(?:-[0-9a-fA-F]{4}){3}-[0-9a-fA-F]{12}"
+_TREE = re.compile(rf"tree\.({RUN_ID})(?:\.[0-9]+)?")
+
+
+class NotThisRun(Exception):
+    """The staging tree isn't the run's that wants to commit it, or there is none."""
+
+
+class Trees:
+    """The trees on one volume. One process at a time may use it (registry.alone).
+
+    `step` is told the name of each step just done: tests stop there.
+    """
+
+    def __init__(self, root: Path, step: Callable[[str], None] = lambda _name: None) -> None:
+        self.staging = root / "staging"
+        self._root = root
+        self._step = step
+
+    def current(self) -> Path | None:
+        """The tree that counts, or None before the first commit."""
+        try:
+            name = (self._root / "current").readlink().name
+        except FileNotFoundError:
+            return None
+        tree = self._root / name
+        return tree if _TREE.fullmatch(name) and tree.is_dir() else None
+
+    def free_bytes(self) -> int:
+        """What the host may still write, in bytes."""
+        room = os.statvfs(self._root)
+        return room.f_bavail * room.f_frsize
+
+    def begin(self, run_id: str, keep_open: tuple[int, ...] = ()) -> str:
+        """Make staging ready for a run: "resumed" if a cut push left one, else "fresh", a copy of current.
+
+        `keep_open`: descriptors the copying child holds too, so that the host's lock outlives a killed parent.
+        Raises OSError or CalledProcessError (no space, most likely); current is as it was then.
+        """
+        self._repair()
+        if self.staging.is_dir():
+            self._write("staging.run", run_id)
+            self._step("marked")
+            return "resumed"
+        half = self._root / "staging.half"
+        current = self.current()
+        if current:
+            # Copied by reference; xattrs hold owners and modes (--fake-super), so losing one is an error.
+            subprocess.run(
+                ["cp", "-a", "--reflink=auto", "--preserve=xattr", "--", current, half],
+                check=True,
+                pass_fds=keep_open,
+                stdin=subprocess.DEVNULL,
+            )
+        else:
+            half.mkdir(mode=0o700)
+        self._step("copied")
+        self._write("staging.run", run_id)
+        self._step("marked")
+        half.rename(self.staging)
+        self._step("staged")
+        return "fresh"
+
+    def commit(self, run_id: str) -> None:
+        """Make staging, if it is the run's, current; durable when this returns. Again for the same run: nothing.
+
+        Raises NotThisRun.
+        """
+        self._settle()
+        marked = self._read("staging.run")
+        tree = self._unswitched(run_id) if marked == run_id else None
+        if marked == run_id and self.staging.is_dir():
+            tree = self._free_name(run_id)
+            self._sync()
+            self._step("synced")
+            self.staging.rename(tree)
+            self._step("renamed")
+        if tree:
+            link = self._root / "current.half"
+            link.unlink(missing_ok=True)
+            link.symlink_to(tree.name)
+            self._step("linked")
+            link.rename(self._root / "current")
+            self._step("switched")
+            self._settle()
+        elif self._committed() != run_id:
+            raise NotThisRun
+        self._sync()
+        self._step("durable")
+
+    def retire(self) -> list[Path]:
+        """Move what nothing leads to any more out of the way; gives all there is to remove."""
+        kept = {self.current()}
+        if not self.staging.is_dir():
+            kept.add(self._unswitched(self._read("staging.run")))
+        for path in self._root.iterdir():
+            if path not in kept and (_TREE.fullmatch(path.name) or path.name == "staging.half"):
+                path.rename(self._root / f"trash.{path.name}.{os.urandom(4).hex()}")
+        return sorted(self._root.glob("trash.*"))
+
+    def _repair(self) -> None:
+        self._settle()
+        tree = self._unswitched(self._read("staging.run"))
+        if tree and not self.staging.is_dir():
+            tree.rename(self.staging)  # cut between its rename and its switch: it is staging still
+            self._step("unrenamed")
+        self.retire()
+        self._step("retired")
+        for name in ("current.half", "staging.run.half", "committed.json.half"):
+            (self._root / name).unlink(missing_ok=True)
+
+    def _settle(self) -> None:
+        """Note what a commit that got as far as its switch may not have noted: the tree's name has its run."""
+        current = self.current()
+        run_id = current and _run_id(current)
+        if run_id and self._committed() != run_id:
+            self._write("committed.json", json.dumps({"run_id": run_id}, separators=(",", ":")))
+            self._step("noted")
+        if not self.staging.is_dir() and run_id == self._read("staging.run"):
+            (self._root / "staging.run").unlink(missing_ok=True)
+            self._step("unmarked")
+
+    def _unswitched(self, run_id: str | None) -> Path | None:
+        current = self.current()
+        for path in sorted(self._root.glob("tree.*")):
+            if run_id and path != current and _run_id(path) == run_id:
+                return path
+        return None
+
+    def _free_name(self, run_id: str) -> Path:
+        tree, number = self._root / f"tree.{run_id}", 0
+        while tree.exists():
+            number += 1
+            tree = self._root / f"tree.{run_id}.{number}"
+        return tree
+
+    def _committed(self) -> str | None:
+        try:
+            return str(json.loads(self._read("committed.json") or "")["run_id"])
+        except (ValueError, KeyError, TypeError):
+            return None
+
+    def _read(self, name: str) -> str | None:
+        with suppress(FileNotFoundError):
+            return (self._root / name).read_text().strip()
+        return None
+
+    def _write(self, name: str, text: str) -> None:
+        half = self._root / f"{name}.half"
+        with half.open("w") as file:
+            file.write(text + "\n")
+            file.flush()
+            os.fsync(file.fileno())
+        half.rename(self._root / name)
+
+    def _sync(self) -> None:
+        # syncfs(2) on this volume alone: sync(2) would wait for the pushes of all the other hosts.
+        subprocess.run(["sync", "-f", self._root], check=True, stdin=subprocess.DEVNULL)
+
+
+def _run_id(tree: Path) -> str | None:
+    match = _TREE.fullmatch(tree.name)
+    return match[1] if match else None
