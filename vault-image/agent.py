@@ -1,4 +1,4 @@
-#!/usr/bin/python3 -Es
+#!/usr/bin/python3 -EsS
 """The vault's agent: asks the control plane what to be, and brings it about.
 
 It mounts volumes, lets hosts in, tells who is pushing, and powers the machine off when its time is over,

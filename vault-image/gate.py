@@ -1,4 +1,4 @@
-#!/usr/bin/python3 -Es
+#!/usr/bin/python3 -EsS
 """What a host's ssh key may do on the vault, and nothing else: the forced command of that key.
 
 sshd runs `gate.py HOST` as the host's account, whatever the host asked for; that is in SSH_ORIGINAL_COMMAND.

@@ -1,8 +1,33 @@
-"""Turn the files of this folder into what a stock Debian image needs to become a vault."""
+"""Turn the files of this folder into what a stock Debian image needs to become a vault: EC2 user data.
 
+    python3 vault-image/user_data.py https://….execute-api.….amazonaws.com/api > user-data.gz
+
+cloud-init runs it on an instance's first boot. On later boots nothing runs but the two systemd units.
+"""
+
+import argparse
+import ast
+import base64
+import bz2
+import gzip
+import io
+import json
+import sys
+import tarfile
+import tokenize
+from collections.abc import Iterator
 from pathlib import Path
+from urllib.parse import urlsplit
 
 _HERE = Path(__file__).resolve().parent
+# https://docs.aws.amazon.com/AWSEC2/latest/UserGuide/user-data.html: before base64.
+LIMIT_BYTES = 16384
+PACKAGES = ("openssh-server", "python3", "rsync", "xfsprogs")  # Debian's rsync brings /usr/bin/rrsync
+_ARCHIVE = "/opt/nightvault.tar.bz2"
+
+
+class TooLarge(Exception):
+    """EC2 would refuse the user data."""
 
 
 def sshd_config(
@@ -33,3 +58,121 @@ def sshd_config(
     for name, value in filled.items():
         text = text.replace(f"@{name}@", value)
     return text
+
+
+def files(control_url: str) -> dict[str, tuple[int, str]]:
+    """Every file that a vault gets, by path: its mode and text. Raises ValueError for a URL without https."""
+    if urlsplit(control_url).scheme != "https":
+        raise ValueError(f"{control_url!r}: the vault's token goes there; give an https:// URL")
+    found = {
+        "/etc/nightvault/agent.json": (0o644, json.dumps({"control_url": control_url}) + "\n"),
+        "/etc/nightvault/sshd_config": (0o644, sshd_config()),
+        "/etc/systemd/system/nightvault-agent.service": (0o644, (_HERE / "nightvault-agent.service").read_text()),
+        "/etc/systemd/system/ssh.service.d/nightvault.conf": (0o644, (_HERE / "sshd-nightvault.conf").read_text()),
+    }
+    for path in sorted(_HERE.glob("*.py")):
+        if path.name != Path(__file__).name:
+            mode = 0o755 if path.name in ("agent.py", "gate.py") else 0o644
+            found[f"/opt/nightvault/{path.name}"] = (mode, path.read_text())
+    return found
+
+
+def cloud_config(control_url: str) -> str:
+    """What cloud-init is to do, as JSON, which is YAML.
+
+    The files travel as one tar.bz2 without their comments, since 16 KiB is all there is; base64 costs next to
+    nothing, for the gzip around it undoes it.
+    """
+    return "#cloud-config\n" + json.dumps(
+        {
+            "users": [],  # no login but the hosts', and theirs only to the gate
+            "disable_root": True,
+            "ssh_pwauth": False,
+            "ssh_genkeytypes": ["ed25519"],
+            "package_update": True,
+            "packages": list(PACKAGES),
+            "write_files": [
+                {
+                    "path": _ARCHIVE,
+                    "permissions": "0600",
+                    "encoding": "b64",
+                    "content": base64.b64encode(_archive(control_url)).decode(),
+                }
+            ],
+            # Python's tarfile and not tar, which would want a package for that.
+            "runcmd": [
+                ["python3", "-c", f"import tarfile; tarfile.open({_ARCHIVE!r}).extractall('/')"],
+                ["groupadd", "--force", "--system", "nightvault"],
+                ["mkdir", "-p", "/etc/nightvault/keys"],
+                ["systemctl", "daemon-reload"],
+                ["systemctl", "restart", "ssh.service"],
+                ["systemctl", "enable", "--now", "nightvault-agent.service"],
+            ],
+        },
+        indent=1,
+    )
+
+
+def user_data(control_url: str) -> bytes:
+    """The user data, before EC2's base64. The same bytes for the same files. Raises TooLarge."""
+    data = gzip.compress(cloud_config(control_url).encode(), 9, mtime=0)
+    if len(data) > LIMIT_BYTES:
+        raise TooLarge(f"{len(data)} bytes of user data, {LIMIT_BYTES} allowed; make vault-image/ smaller")
+    return data
+
+
+def _archive(control_url: str) -> bytes:
+    buffer = io.BytesIO()
+    with tarfile.open(fileobj=buffer, mode="w", format=tarfile.USTAR_FORMAT) as archive:
+        for path, (mode, text) in sorted(files(control_url).items()):
+            data = (bare_python(text) if path.endswith(".py") else bare_lines(text)).encode()
+            member = tarfile.TarInfo(path.lstrip("/"))
+            member.size, member.mode = len(data), mode
+            archive.addfile(member, io.BytesIO(data))
+    return bz2.compress(buffer.getvalue(), 9)  # for text this small it beats xz
+
+
+def bare_lines(text: str) -> str:
+    """A configuration file without its comments."""
+    return "".join(line for line in text.splitlines(keepends=True) if line.strip() and not line.startswith("#"))
+
+
+def bare_python(source: str) -> str:
+    """A program without comments and docstrings; what is left stands on the same lines, for tracebacks."""
+    lines = source.splitlines(keepends=True)
+    tokens = tokenize.generate_tokens(io.StringIO(source).readline)
+    comments = [token.start for token in tokens if token.type == tokenize.COMMENT and token.start != (1, 0)]
+    for row, column in comments:
+        lines[row - 1] = lines[row - 1][:column].rstrip() + "\n"
+    for text, alone in _docstrings(ast.parse(source)):
+        first, last = text.lineno - 1, (text.end_lineno or text.lineno) - 1
+        lines[first] = lines[first][: text.col_offset] + ("pass" if alone else "")
+        lines[first] = lines[first].rstrip() + "\n"
+        lines[first + 1 : last + 1] = ["\n"] * (last - first)
+    return "".join(lines)
+
+
+def _docstrings(tree: ast.Module) -> Iterator[tuple[ast.Expr, bool]]:
+    for node in ast.walk(tree):
+        if isinstance(node, ast.Module | ast.ClassDef | ast.FunctionDef) and ast.get_docstring(node) is not None:
+            text = node.body[0]
+            if isinstance(text, ast.Expr):
+                yield text, len(node.body) == 1
+
+
+def main(arguments: list[str]) -> int:
+    parser = argparse.ArgumentParser(description="Print a vault's EC2 user data (gzip, before base64).")
+    parser.add_argument("control_url", help="the control plane's URL, up to and without the last slash")
+    parser.add_argument("--plain", action="store_true", help="what cloud-init reads, not compressed")
+    chosen = parser.parse_args(arguments)
+    try:
+        data = cloud_config(chosen.control_url).encode() if chosen.plain else user_data(chosen.control_url)
+    except (TooLarge, ValueError) as error:
+        sys.stderr.write(f"user_data: {error}\n")
+        return 1
+    sys.stdout.buffer.write(data)
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main(sys.argv[1:]))

@@ -7,12 +7,11 @@ from pathlib import Path
 
 import pytest
 
-_HERE = Path(__file__).resolve().parent
-for _folder in (_HERE, _HERE.parents[1] / "vault-image"):
-    if str(_folder) not in sys.path:
-        sys.path.insert(0, str(_folder))
+_IMAGE = str(Path(__file__).resolve().parents[2] / "vault-image")
+if _IMAGE not in sys.path:
+    sys.path.insert(0, _IMAGE)
 
-import vaults  # noqa: E402 # now it can be found
+from tests.vault import vaults  # noqa: E402 # vault-image can be found only now
 
 needs_root = pytest.mark.skipif(os.geteuid() != 0, reason="needs root: accounts, mounts and loop devices")
 

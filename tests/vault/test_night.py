@@ -4,7 +4,7 @@ import os
 import uuid
 from pathlib import Path
 
-import vaults
+from tests.vault import vaults
 
 
 def test_a_night(vault: vaults.Machine | vaults.Rootless, tmp_path: Path) -> None:

@@ -124,18 +124,18 @@ class Cloud:
             def log_message(self, *_args: object) -> None:
                 pass
 
-            def do_PUT(self) -> None:  # noqa: N802
+            def do_PUT(self) -> None:
                 good = self.path == "/latest/api/token" and self.headers["X-aws-ec2-metadata-token-ttl-seconds"]
                 self._answer(200 if good else 400, b"imds-session")
 
-            def do_GET(self) -> None:  # noqa: N802
+            def do_GET(self) -> None:
                 found = cloud.metadata.get(self.path.removeprefix("/latest/meta-data/"))
                 if self.headers["X-aws-ec2-metadata-token"] != "imds-session":
                     self._answer(401, b"")
                 else:
                     self._answer(200 if found else 404, (found or "").encode())
 
-            def do_POST(self) -> None:  # noqa: N802
+            def do_POST(self) -> None:
                 body = json.loads(self.rfile.read(int(self.headers["Content-Length"])))
                 status, document = cloud.answer(self.path, body, self.headers.get("Authorization"))
                 self._answer(status, json.dumps(document).encode())
