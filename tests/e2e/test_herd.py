@@ -19,7 +19,7 @@ POLICY = {
     "minimum_window_seconds": 1,
     "linger_seconds": 0,
     "lease_seconds": 60,
-    "claim_seconds": 5,
+    "claim_seconds": 30,
     "report_seconds": 1,
 }
 
