@@ -76,7 +76,7 @@ class Actor:
             case Wake():
                 return self._wake(vault)
             case Attach():
-                return self._attach(vault)
+                return self._attach(vault, ask=True)
             case MakeVolume(host=host):
                 volume_id = cloud.make_volume(vault.vault_id, host, vault.hosts[host])
                 return self._say(vault, VolumeMade(host=host, volume_id=volume_id))
@@ -118,7 +118,7 @@ class Actor:
             launch = Launch(client_token=secrets.token_hex(16), code=new_secret())
             vault = self._control.apply(vault.vault_id, LaunchIntended(launch=launch))
         if vault.launch is None:
-            return vault  # somebody else's launch was recorded in between
+            return vault  # launched by someone else in between, or no longer wanted
         code = agent_code(vault.vault_id, sha256(vault.launch.code), self._control.clock.now())
         self._control.store.put_code(code)
         return self._say(vault, Launched(instance_id=self._cloud.launch(vault)))
@@ -128,8 +128,10 @@ class Actor:
             return vault
         return self._say(vault, GroupMade(security_group_id=self._cloud.make_group(vault.vault_id)))
 
-    def _attach(self, vault: Vault) -> Vault:
-        if not vault.instance_id or not any(_unattached(vault, slot) for slot in vault.hosts.values()):
+    def _attach(self, vault: Vault, *, ask: bool = False) -> Vault:
+        """`ask`: EC2, also about volumes that are recorded as attached: one may have been detached since."""
+        known = not any(_unattached(vault, slot) for slot in vault.hosts.values())
+        if not vault.instance_id or (known and not ask):
             return vault
         hosts = self._cloud.attach(vault.instance_id, vault.hosts)
         news = tuple(h for h in hosts if _unattached(vault, vault.hosts[h]))
@@ -152,7 +154,7 @@ class Actor:
         for address in sorted(addresses - there):
             self._cloud.admit(vault.security_group_id, address)
         for address in sorted(there - addresses):
-            self._cloud.revoke(vault.security_group_id, address)
+            self._revoke(vault, address)
 
     def _make_points(self, vault: Vault, points: tuple[RestorePoint, ...]) -> Vault:
         made: dict[str, str] = {}

@@ -81,7 +81,9 @@ def admit_kind(vault: Vault, window: Window, kind: Kind, now: datetime, policy: 
     left = (known.closes_at - now).total_seconds()
     if left < policy.minimum_window_seconds:
         if remaining(vault, kind, now, policy) >= policy.minimum_window_seconds:
-            # This window is last night's; today's budget is there as soon as it has closed.
-            raise WindowSpent(kind, known.closes_at, int(left) + 60)
+            # This window is last night's; today's budget is there as soon as it has closed, which another
+            # kind's runs may put off.
+            closes_at = known.closes_at if left > 0 else window.closes_at
+            raise WindowSpent(kind, closes_at, int((closes_at - now).total_seconds()) + 60)
         raise spent(kind, now)
     return window

@@ -16,12 +16,14 @@ from chalicelib.documents import Orders, RunDocument, orders, run_document
 from chalicelib.draft import Decision
 from chalicelib.errors import LostRace, NotForThisToken, UnknownRun
 from chalicelib.lifecycle import decide
-from chalicelib.model import Host, InstanceState, LastBackup, Phase, PointState, Policy, Run, Vault
+from chalicelib.model import Host, InstanceState, LastBackup, Phase, PointState, Policy, RestorePoint, Run, Vault
 from chalicelib.ports import Clock, Cloud, Conflict, Notifier, Store, Telemetry
 
-# 24 hosts in one second are 24 writers of one item: the last of them wins its 24th round.
+# 24 hosts in one second are 24 writers of one item: the last of them wins its 24th round. The first pause is
+# spread over some ten writes' time, since every lost race costs a write too.
 RACES = 60
-LONGEST_PAUSE_SECONDS = 0.4
+FIRST_PAUSE_SECONDS = 0.05
+LONGEST_PAUSE_SECONDS = 0.8
 QUIET_LOOK_MINUTES = 15
 
 
@@ -108,10 +110,15 @@ class Control:
         """Settle restore points whose snapshot has completed or failed."""
         states = self.cloud.snapshot_states(snapshot_ids)
         for snapshot_id in snapshot_ids:
-            # A snapshot that EC2 does not know was deleted: as good as failed.
-            state = states.get(snapshot_id, PointState.ERROR)
+            state = states.get(snapshot_id) or self._unknown(vault.pending_points.get(snapshot_id))
             if state is not PointState.PENDING:
                 self._settle(vault, snapshot_id, state)
+
+    def _unknown(self, point: RestorePoint | None) -> PointState:
+        """A snapshot that EC2 does not know was deleted, as good as failed; or it is too new to be listed."""
+        soon = timedelta(seconds=self.policy.claim_seconds)
+        new = point and point.made_at and self.clock.now() - point.made_at < soon
+        return PointState.PENDING if new else PointState.ERROR
 
     def _settle(self, vault: Vault, snapshot_id: str, state: PointState) -> None:
         point = vault.pending_points.get(snapshot_id)
@@ -161,10 +168,13 @@ class Control:
             self.telemetry.fault("lookup_failed", error=repr(failure))
             return lambda _: None
         known = {vault.instance_id for vault in vaults}
+        launching = {vault.vault_id for vault in vaults if vault.launch}
         for machine in machines:
             settled = now - machine.launched_at > timedelta(seconds=self.policy.claim_seconds)
-            if machine.instance_id not in known and machine.state is InstanceState.RUNNING and settled:
-                # Nobody's machine: a launch whose answer was lost. It holds nothing, and it costs money.
+            wanted = machine.instance_id in known or machine.vault_id in launching
+            if not wanted and settled and machine.state in (InstanceState.RUNNING, InstanceState.STOPPED):
+                # Nobody's machine: given up, or launched for a window that had ended. It costs money, and it
+                # may hold volumes that its successor needs.
                 self.telemetry.fault("stray_machine", instance_id=machine.instance_id, vault_id=machine.vault_id)
                 self._actor.try_terminate(machine.instance_id)
         states = {machine.instance_id: machine.state for machine in machines}
@@ -191,7 +201,8 @@ class Control:
                     saved = self.store.save(decision.vault, decision.archived)
                 except Conflict as conflict:
                     vault = conflict.current or self._vault(vault_id)
-                    self._pause(random.uniform(0, min(LONGEST_PAUSE_SECONDS, 0.01 * 2**race)))  # noqa: S311
+                    longest = min(LONGEST_PAUSE_SECONDS, FIRST_PAUSE_SECONDS * 2**race)
+                    self._pause(random.uniform(0, longest))  # noqa: S311 (jitter, not a secret)
                     continue
             self._tell(saved, command, decision.reason, len(decision.effects))
             return self.carry_out(saved, decision)

@@ -38,6 +38,10 @@ from chalicelib.model import (
 )
 
 FORCE_STOP_AFTER = timedelta(minutes=10)
+# Runs of one host that a window remembers. 24 hosts that do nothing but start must not make the vault
+# bigger than the 400 KB that DynamoDB takes: what cannot be saved could not be stopped either.
+# https://docs.aws.amazon.com/amazondynamodb/latest/developerguide/Constraints.html
+RUNS_REMEMBERED = 4
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -127,6 +131,19 @@ class Draft:
         if not queued and run.source_address not in self.addresses():
             self.effects.append(Revoke(address=run.source_address))
         return ended
+
+    def forget_old_runs(self, host: str) -> None:
+        """Make room for another run of this host: its oldest that are over go, but none that a restore point needs."""
+        for name in ("window", "queued"):
+            runs = self.vault.queued if name == "queued" else self.vault.window.runs if self.vault.window else {}
+            over = sorted((r for r in runs.values() if r.host == host and not r.live), key=lambda r: r.started_at)
+            pushed = sorted((r for r in over if r.pushed or r.committed_at), key=lambda r: (r.whole, r.started_at))
+            gone = {r.run_id for r in over[: 1 - RUNS_REMEMBERED]} - {r.run_id for r in pushed[-1:]}
+            kept = {run_id: run for run_id, run in runs.items() if run_id not in gone}
+            if gone and name == "queued":
+                self.change(queued=kept)
+            elif gone:
+                self.change_window(runs=kept)
 
     def end_overdue_runs(self) -> None:
         """Nothing that happens to a vault finds a run that has outlived its window or its lease."""

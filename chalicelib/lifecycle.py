@@ -81,7 +81,7 @@ def decide(vault: Vault, command: Command, now: datetime, policy: Policy) -> Dec
             if draft.vault.phase is Phase.WAKING:
                 draft.fault(reason)
         case LaunchIntended(launch=launch):
-            if draft.vault.launch is None and draft.vault.instance_id is None:
+            if draft.vault.awake and draft.vault.launch is None and draft.vault.instance_id is None:
                 draft.change(launch=launch)
         case Launched(instance_id=instance_id):
             _launched(draft, instance_id)
@@ -123,6 +123,7 @@ def _start(draft: Draft, command: Start) -> None:
         source_address=command.source_address,
         lease_until=draft.after(draft.policy.lease_seconds),
     )
+    draft.forget_old_runs(command.host)
     for old in _live_runs_of(draft.vault, command.host):
         old = replace(old, superseded_by=run.run_id)  # noqa: PLW2901
         draft.end(old, Outcome.ABANDONED, f"superseded by {run.run_id}")
@@ -168,7 +169,7 @@ def _report(draft: Draft, command: Report) -> None:
         raise StaleVault(f"instance {command.instance_id} is not (or no longer) the machine of {vault.vault_id}")
     if vault.phase in (Phase.ASLEEP, Phase.SEALING):
         raise StaleVault(f"{vault.vault_id} is {vault.phase}; power off")
-    if command.host_key != vault.agent.host_key:
+    if command.host_key not in (vault.agent.host_key, vault.agent.strange_key):
         draft.facts.append(HostKeyUnexpected(expected=vault.agent.host_key, seen=command.host_key))
     _take_agent(draft, vault.agent, command)
     _take_runs(draft, command)
@@ -201,6 +202,7 @@ def _take_agent(draft: Draft, agent: Agent, command: Report) -> None:
         address=command.address,
         port=command.port,
         mounts=command.mounts,
+        strange_key=command.host_key if command.host_key != agent.host_key else "",
     )
     stale = agent.reported_at is None or draft.now - agent.reported_at >= timedelta(seconds=15)
     if seen != agent or stale:
@@ -271,6 +273,8 @@ def _observe(draft: Draft, state: InstanceState | None) -> None:
                     draft.forget_instance()
                 if draft.window.live_runs:
                     draft.wake_again(f"the instance is {state} in the middle of its window")
+                else:
+                    draft.close(f"the instance is {state}, and nobody is pushing")
             else:
                 draft.effects.append(SetIngress(addresses=draft.addresses()))
         case Phase.CLOSING:
@@ -290,6 +294,9 @@ def _observe_asleep(draft: Draft, state: InstanceState | None) -> None:
         draft.reasons.append("it runs although it is meant to be asleep")
     if state in LOST and vault.instance_id and not draft.claimed:
         draft.forget_instance()
+    if vault.security_group_id:
+        # A Revoke that was refused, or whose Lambda died, must not leave the port open till the next window.
+        draft.effects.append(SetIngress(addresses=frozenset()))
     if vault.pending_points:
         draft.effects.append(CheckPoints(snapshot_ids=tuple(vault.pending_points)))
     if vault.owed_points and not draft.claimed:

@@ -223,6 +223,7 @@ class Agent:
     port: int = 22
     reported_at: datetime | None = None
     mounts: dict[str, Mount] = field(default_factory=dict)
+    strange_key: str = ""  # what it showed instead of `host_key`, so that this is told once
 
 
 @dataclass(frozen=True, kw_only=True)

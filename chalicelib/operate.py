@@ -1,7 +1,7 @@
 """What operators can ask: the `operate` Lambda, which only IAM protects. No HTTP route leads here."""
 
 from collections.abc import Callable
-from typing import Any
+from typing import Annotated, Any
 
 import msgspec
 
@@ -29,7 +29,7 @@ class Windows(Wire, tag_field="action", tag="windows"):
     """Archived windows of a vault, newest first."""
 
     vault_id: str
-    limit: int = 14
+    limit: Annotated[int, msgspec.Meta(ge=1, le=400)] = 14
 
 
 class RestorePoints(Wire, tag_field="action", tag="restore_points"):

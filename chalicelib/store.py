@@ -13,8 +13,10 @@ older version can run on a newer one's table after a rollback.
 """
 
 from collections.abc import Iterator
+from contextlib import suppress
 from dataclasses import replace
 from datetime import UTC, datetime, timedelta
+from itertools import islice
 from typing import TYPE_CHECKING, Any
 
 import msgspec
@@ -88,7 +90,8 @@ class DynamoStore:
 
     def put_code(self, code: Code) -> None:
         item = {**_key("CODE", code.code_hash), "doc": _doc(code), "expires_at": _epoch(code.expires_at)}
-        self._client.put_item(TableName=self._table, Item=item)
+        with suppress(self._client.exceptions.ConditionalCheckFailedException):
+            self._client.put_item(TableName=self._table, Item=item, ConditionExpression="attribute_not_exists(pk)")
 
     def code(self, code_hash: str) -> Code | None:
         item = self._get("CODE", code_hash)
@@ -136,26 +139,22 @@ class DynamoStore:
         return True
 
     def windows(self, vault_id: str, limit: int) -> list[Window]:
-        answer = self._client.query(
-            TableName=self._table,
-            KeyConditionExpression="pk = :pk",
-            ExpressionAttributeValues={":pk": {"S": f"WINDOW#{vault_id}"}},
-            ScanIndexForward=False,
-            ConsistentRead=True,
-            Limit=limit,
-        )
-        return [msgspec.json.decode(i["doc"]["S"], type=Window) for i in answer["Items"]]
+        # One query answers at most 1 MB: https://docs.aws.amazon.com/amazondynamodb/latest/developerguide/Query.Pagination.html
+        newest_first = islice(self._query(f"WINDOW#{vault_id}", forward=False, page_size=limit), limit)
+        return [msgspec.json.decode(i["doc"]["S"], type=Window) for i in newest_first]
 
     def _get(self, pk: str, sk: str) -> Item | None:
         answer = self._client.get_item(TableName=self._table, Key=_key(pk, sk), ConsistentRead=True)
         return answer.get("Item")
 
-    def _query(self, pk: str) -> Iterator[Item]:
+    def _query(self, pk: str, *, forward: bool = True, page_size: int | None = None) -> Iterator[Item]:
         pages = self._client.get_paginator("query").paginate(
             TableName=self._table,
             KeyConditionExpression="pk = :pk",
             ExpressionAttributeValues={":pk": {"S": pk}},
             ConsistentRead=True,
+            ScanIndexForward=forward,
+            PaginationConfig={"PageSize": page_size} if page_size else {},
         )
         for page in pages:
             yield from page["Items"]

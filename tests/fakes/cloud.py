@@ -60,6 +60,9 @@ class FakeCloud:
             if snapshot.state is PointState.PENDING:
                 self.snapshots[snapshot_id] = replace(snapshot, state=PointState.COMPLETED)
 
+    def fail_snapshot(self, snapshot_id: str) -> None:
+        self.snapshots[snapshot_id] = replace(self.snapshots[snapshot_id], state=PointState.ERROR)
+
     def machines(self) -> list[Machine]:
         if self.blind:
             raise CloudRefused("DescribeInstances", "RequestLimitExceeded", "slow down")

@@ -45,7 +45,7 @@ class MemoryStore:
         return sorted(self._hosts.values(), key=lambda host: host.name)
 
     def put_code(self, code: Code) -> None:
-        self._codes[code.code_hash] = code
+        self._codes.setdefault(code.code_hash, code)
 
     def code(self, code_hash: str) -> Code | None:
         return self._codes.get(code_hash)

@@ -5,11 +5,11 @@ from dataclasses import replace
 
 import pytest
 
-from chalicelib.commands import PointFailed, RunEnded, WakeFaulted
+from chalicelib.commands import PointFailed, Report, RunEnded, WakeFaulted
 from chalicelib.errors import CloudRefused, RunIdTaken, RunSuperseded, StaleVault, UnknownRun, WindowSpent
-from chalicelib.model import InstanceState, Kind, Outcome, Phase, PointState, Policy, RestorePoint
-from tests.fakes.cloud import Snapshot
-from tests.fakes.world import World
+from chalicelib.model import InstanceState, Kind, Mount, Outcome, Phase, PointState, Policy, RestorePoint
+from tests.fakes.cloud import Killed, Snapshot
+from tests.fakes.world import KEY, World
 
 R1, R2, R3, R4 = (f"00000000-0000-4000-8000-00000000000{n}" for n in range(1, 5))
 
@@ -482,3 +482,231 @@ def test_a_short_window_is_not_worth_waking_for() -> None:
     with pytest.raises(WindowSpent):
         world.start("C", R1)
     assert world.vault.phase is Phase.ASLEEP
+
+
+# --- found by random lives and by reading ---------------------------------------------------------------
+
+
+def test_a_refused_revoke_leaves_no_door_open_while_asleep(world: World) -> None:
+    world.start("C", R1)
+    world.boot()
+    world.commit("C", R1)
+    world.cloud.refuse_calls = {len(world.cloud.calls) + 1}
+    world.finish("C", R1)
+    assert "revoke" in world.cloud.calls
+    world.arrive()
+    world.pass_minutes(15)
+    assert world.vault.phase is Phase.ASLEEP
+    assert world.cloud.ingress("sg-vault-1") == frozenset()
+
+
+def test_a_volume_detached_behind_our_back_is_attached_again(world: World) -> None:
+    world.start("C", R1)
+    world.boot()
+    world.cloud.attached.clear()
+    report_absent(world, "C")
+    assert world.cloud.attached == {"vol-C": world.vault.instance_id, "vol-H": world.vault.instance_id}
+
+
+def report_absent(world: World, host: str) -> None:
+    vault = world.vault
+    volume_id = vault.hosts[host].volume_id or ""
+    world.control.report(
+        "vault-1",
+        Report(
+            instance_id=vault.instance_id or "",
+            boot_id="boot",
+            state="ready",
+            address="203.0.113.9",
+            port=22,
+            host_key=KEY,
+            mounts={host: Mount(volume_id=volume_id, mounted=False, detail="absent")},
+            transfers={},
+            commits={},
+        ),
+    )
+
+
+def test_a_snapshot_that_describe_does_not_know_yet_has_not_failed(world: World) -> None:
+    world.start("C", R1)
+    world.boot()
+    world.commit("C", R1)
+    world.finish("C", R1)
+    real, found = world.cloud.snapshot_states, world.cloud.find_snapshots
+    world.cloud.snapshot_states = lambda snapshot_ids: {}  # type: ignore[method-assign]  # noqa: ARG005
+    world.cloud.find_snapshots = lambda window_id: {}  # type: ignore[method-assign]  # noqa: ARG005
+    world.cloud.settle()
+    world.control.instance_changed(world.vault.instance_id or "")
+    world.pass_minutes(1)
+    assert world.vault.pending_points, "EC2 may take a while to list what it has just made"
+    world.cloud.snapshot_states, world.cloud.find_snapshots = real, found  # type: ignore[method-assign]
+    world.cloud.settle()
+    world.pass_minutes(1)
+    assert len(world.cloud.snapshots) == 1
+    assert world.control.status("C", R1).last is not None
+
+
+def test_a_snapshot_that_is_gone_for_good_is_made_again(world: World) -> None:
+    world.start("C", R1)
+    world.boot()
+    world.commit("C", R1)
+    world.finish("C", R1)
+    world.cloud.settle()
+    world.control.instance_changed(world.vault.instance_id or "")
+    world.cloud.snapshots.clear()
+    world.pass_minutes(3)
+    world.cloud.settle()
+    world.pass_minutes(1)
+    assert world.control.status("C", R1).last is not None
+
+
+def test_a_spent_kind_beside_a_long_restore_is_told_when_to_come_back(world: World) -> None:
+    world.clock.instant = world.clock.instant.replace(hour=20)
+    world.start("C", R1)
+    world.boot()
+    world.start("H", R2, Kind.RESTORE)
+    for _ in range(60 * 5):
+        world.report(transfers={"C": 5, "H": 5})
+        world.pass_minutes(1)
+    assert world.control.status("C", R1).outcome is Outcome.CUT
+    assert world.vault.window
+    with pytest.raises(WindowSpent) as spent:
+        world.start("C", R3)
+    assert spent.value.retry_after_seconds >= 60
+    assert f"{world.vault.window.closes_at:%Y-%m-%dT%H:%M:%SZ}" in str(spent.value)
+
+
+def test_a_machine_given_up_is_given_up_though_it_stopped_and_its_termination_was_refused(world: World) -> None:
+    """It holds the hosts' volumes: its successor could never attach them."""
+    world.start("C", R1)
+    first = world.vault.instance_id or ""
+    world.boot()
+    real = world.cloud.terminate
+    refusals = [1]
+
+    def terminate(instance_id: str) -> None:
+        if refusals:
+            refusals.pop()
+            raise CloudRefused("TerminateInstances", "RequestLimitExceeded", "slow down")
+        real(instance_id)
+
+    world.cloud.terminate = terminate  # type: ignore[method-assign]
+    for _ in range(2):  # dies in the middle of its window, and again
+        world.cloud.set_state(world.vault.instance_id or "", InstanceState.STOPPED)
+        world.control.instance_changed(world.vault.instance_id or "")
+        if world.vault.instance_id == first:
+            world.boot()
+    assert world.vault.instance_id != first
+    assert world.cloud.instances[first].state is InstanceState.STOPPED
+    world.pass_minutes(3)
+    assert world.cloud.instances[first].state is InstanceState.TERMINATED
+    world.boot()
+    world.pass_minutes(1)
+    world.report()
+    assert world.control.status("C", R1).ready
+
+
+def test_a_launch_whose_answer_was_lost_is_taken_up_and_not_given_up(world: World) -> None:
+    world.cloud.kill_after = len(world.cloud.calls) + 3
+    with pytest.raises(Killed):
+        world.start("C", R1)
+    assert world.cloud.calls[-1] == "launch"
+    world.cloud.settle()
+    for _ in range(4):
+        world.pass_minutes(1)
+    assert [m.state for m in world.cloud.instances.values()] == [InstanceState.RUNNING]
+    assert world.vault.instance_id in world.cloud.instances
+
+
+def test_a_code_that_the_machine_has_used_stays_used_when_its_launch_is_repeated(world: World) -> None:
+    world.start("C", R1)
+    world.boot()
+    (code,) = [c for c in world.store._codes.values() if c.name == "@vault-1"]
+    assert code.used_at
+    world.store.put_code(replace(code, used_at=None))
+    kept = world.store.code(code.code_hash)
+    assert kept
+    assert kept.used_at
+
+
+def test_nothing_is_launched_for_a_vault_that_has_fallen_asleep_meanwhile(world: World) -> None:
+    real = world.cloud.make_group
+
+    def make_group(vault_id: str) -> str:
+        world.finish("C", R1, Outcome.FAILED, 4)  # its host gives up while the group is being made
+        return real(vault_id)
+
+    world.cloud.make_group = make_group  # type: ignore[method-assign]
+    world.start("C", R1)
+    assert world.vault.phase is Phase.ASLEEP
+    assert world.cloud.instances == {}
+
+
+def test_who_starts_while_it_lingers_without_a_machine_is_served(world: World) -> None:
+    test_a_night(world)
+    world.clock.advance(86400 - 60)
+    world.start("C", R3)
+    world.boot()
+    world.commit("C", R3)
+    world.finish("C", R3)
+    assert world.vault.phase is Phase.OPEN, "H is expected in a minute"
+    world.cloud.terminate(world.vault.instance_id or "")
+    world.pass_minutes(1)
+    world.start("H", R4)
+    for _ in range(4):
+        world.pass_minutes(1)
+        world.cloud.settle()
+    world.boot()
+    assert world.control.status("H", R4).ready
+
+
+def test_a_host_that_starts_over_and_over_does_not_make_its_vault_too_big_to_save(world: World) -> None:
+    """DynamoDB takes items up to 400 KB; a vault that cannot be saved could not be stopped either."""
+    world.start("H", R1)
+    world.boot()
+    for n in range(1000, 1500):
+        world.start("C", f"00000000-0000-4000-8000-{n:012d}")
+        world.clock.advance(1)
+    assert world.vault.window
+    assert len(world.vault.window.runs) < 10
+    for host, run in (("H", R1), ("C", f"00000000-0000-4000-8000-{1499:012d}")):
+        world.finish(host, run)
+    for n in range(500):
+        world.start("C", f"00000000-0000-4000-9000-{n:012d}")
+    assert world.vault.phase is Phase.CLOSING
+    assert len(world.vault.queued) < 10
+
+
+def test_what_a_forgotten_run_pushed_still_makes_a_restore_point(world: World) -> None:
+    world.start("C", R1)
+    world.boot()
+    world.report(transfers={"C": 5})
+    for n in range(100, 120):
+        world.start("C", f"00000000-0000-4000-8000-{n:012d}")
+        world.clock.advance(1)
+    world.finish("C", f"00000000-0000-4000-8000-{119:012d}", Outcome.FAILED, 5)
+    world.arrive()
+    assert [s.point.run_id for s in snapshots(world)] == [R1]
+
+
+def test_an_unexpected_host_key_is_told_once(world: World) -> None:
+    world.start("C", R1)
+    world.boot()
+    vault = world.vault
+    for _ in range(5):
+        world.clock.advance(20)
+        world.control.report(
+            "vault-1",
+            Report(
+                instance_id=vault.instance_id or "",
+                boot_id="boot",
+                state="ready",
+                address="203.0.113.9",
+                port=22,
+                host_key="ssh-ed25519 " + "B" * 68,
+                mounts={},
+                transfers={},
+                commits={},
+            ),
+        )
+    assert [subject for subject, _ in world.told.alerts] == ["nightvault: unexpected ssh host key"]

@@ -1,0 +1,89 @@
+"""Fakes that a Lambda can die on: after any write to the table or any call that changes something in EC2."""
+
+from datetime import datetime
+
+from chalicelib.control import Control
+from chalicelib.enrolment import Enrolment
+from chalicelib.model import Code, Host, LastBackup, Policy, RestorePoint, Vault, Window
+from tests.fakes.clock import FakeClock
+from tests.fakes.cloud import FakeCloud, Killed
+from tests.fakes.store import MemoryStore
+from tests.fakes.world import World
+
+
+class Fate:
+    """Counts effects; the Lambda dies right after the one whose turn `dies_after` names, once."""
+
+    def __init__(self) -> None:
+        self.effects = 0
+        self.dies_after: int | None = None
+
+    def effect(self) -> None:
+        self.effects += 1
+        if self.dies_after is not None and self.effects >= self.dies_after:
+            self.dies_after = None
+            raise Killed
+
+
+class MortalStore(MemoryStore):
+    def __init__(self, fate: Fate) -> None:
+        super().__init__()
+        self._fate = fate
+
+    def save(self, vault: Vault, archive: Window | None = None) -> Vault:
+        saved = super().save(vault, archive)
+        self._fate.effect()
+        return saved
+
+    def redeem(self, code: Code, vault: Vault, host: Host | None, now: datetime) -> Vault:
+        saved = super().redeem(code, vault, host, now)
+        self._fate.effect()
+        return saved
+
+    def put_code(self, code: Code) -> None:
+        super().put_code(code)
+        self._fate.effect()
+
+    def put_point(self, point: RestorePoint) -> None:
+        super().put_point(point)
+        self._fate.effect()
+
+    def move_last_backup(self, host: str, last: LastBackup) -> bool:
+        moved = super().move_last_backup(host, last)
+        self._fate.effect()
+        return moved
+
+
+class MortalCloud(FakeCloud):
+    def __init__(self, clock: FakeClock, fate: Fate) -> None:
+        super().__init__(clock)
+        self._fate = fate
+
+    def make_group(self, vault_id: str) -> str:
+        group_id = super().make_group(vault_id)
+        self._done()
+        return group_id
+
+    def _done(self) -> None:
+        super()._done()
+        self._fate.effect()
+
+
+class MortalWorld(World):
+    """World whose Lambdas may die; `fate` says when."""
+
+    def __init__(self, policy: Policy | None = None) -> None:
+        super().__init__(policy)
+        self.fate = Fate()
+        self.cloud = MortalCloud(self.clock, self.fate)
+        self.store = MortalStore(self.fate)
+        self.control = Control(
+            store=self.store,
+            cloud=self.cloud,
+            notifier=self.told,
+            telemetry=self.told,
+            clock=self.clock,
+            policy=policy or Policy(),
+            pause=lambda _: None,
+        )
+        self.enrolment = Enrolment(self.control)

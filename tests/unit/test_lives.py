@@ -1,0 +1,476 @@
+"""Random lives of a vault, and one night killed at every step: what must hold whatever is interrupted.
+
+`NIGHTVAULT_LIVES=5000 pytest tests/unit/test_lives.py` tries so many random ones instead of the fixed few.
+"""
+
+import os
+from collections import Counter
+from collections.abc import Callable
+from datetime import datetime, timedelta
+from functools import partial
+from itertools import count
+from typing import Any
+
+import pytest
+from hypothesis import HealthCheck, settings
+from hypothesis import strategies as st
+from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, precondition, rule
+
+from chalicelib.errors import NightvaultError, StaleVault
+from chalicelib.model import InstanceState, Kind, Outcome, Phase, PointState, Policy, Run
+from tests.fakes.cloud import Killed
+from tests.fakes.mortal import MortalWorld
+
+HOSTS = ("C", "H", "O")
+POLICY = Policy(
+    window_seconds=1800, restore_seconds=1200, linger_seconds=180, lease_seconds=300, wake_timeout_seconds=240
+)
+ON = (InstanceState.RUNNING, InstanceState.PENDING)
+LIVES = int(os.environ.get("NIGHTVAULT_LIVES", "0"))
+
+
+class Lambdas:
+    """Runs a use case as a Lambda would: it may die, and it may refuse; nothing else comes out of it."""
+
+    @staticmethod
+    def run(call: Callable[[], Any]) -> Any:
+        """What the call answers; None when it died or refused."""
+        try:
+            return call()
+        except Killed:
+            return None
+        except NightvaultError:
+            return None
+        except ExceptionGroup as group:  # the sweep's way to say which vaults failed
+            assert all(isinstance(each, NightvaultError) for each in group.exceptions), group.exceptions
+            return None
+
+
+def agents_act(world: MortalWorld, transfers: dict[str, int] | None = None, *, obedient: bool = True) -> None:
+    """What every machine that runs does: enrol once, report, and power off when told to."""
+    for machine in list(world.cloud.instances.values()):
+        if machine.state is not InstanceState.RUNNING:
+            continue
+        if machine.instance_id != world.vault.instance_id:
+            answer: object = None
+            stale = True
+        else:
+            stale, answer = _reports(world, transfers)
+        if obedient and (stale or (answer is not None and getattr(answer, "power_off", False))):
+            world.cloud.set_state(machine.instance_id, InstanceState.STOPPING)
+
+
+def _reports(world: MortalWorld, transfers: dict[str, int] | None) -> tuple[bool, object]:
+    if world.vault.agent is None:
+        unused = [c for c in world.store._codes.values() if c.name == "@vault-1" and not c.used_at]
+        if not unused:
+            return False, None
+        try:
+            world.store.redeem(unused[-1], world._with_agent(world.vault), None, world.clock.now())
+        except (Killed, NightvaultError):
+            return False, None
+    try:
+        return False, world.report(transfers=transfers)
+    except StaleVault:
+        return True, None
+    except (Killed, NightvaultError):
+        return False, None
+
+
+def live_snapshots(world: MortalWorld) -> Counter[tuple[str, str]]:
+    return Counter(
+        (s.point.host, s.point.window_id) for s in world.cloud.snapshots.values() if s.state is not PointState.ERROR
+    )
+
+
+def check_always(world: MortalWorld) -> None:
+    """What holds at every instant."""
+    twice = {key: n for key, n in live_snapshots(world).items() if n > 1}
+    assert not twice, f"two live snapshots of one host and window: {twice}"
+    for host in world.store.hosts():
+        if host.last_backup:
+            snapshot = world.cloud.snapshots[host.last_backup.snapshot_id]
+            assert snapshot.state is PointState.COMPLETED
+            assert snapshot.point.complete
+            assert snapshot.point.host == host.name
+    for window in world.store.windows("vault-1", 1000):
+        assert window.closing_at
+        assert window.stopped_at
+        assert not window.live_runs
+        for run in window.runs.values():
+            if run.kind is Kind.BACKUP and (run.pushed or run.committed_at):
+                assert run.host in window.points, f"{run.host} pushed and got no restore point"
+    check_budget(world)
+
+
+def check_budget(world: MortalWorld) -> None:
+    spent = world.vault.spent
+    if spent is None:
+        return
+    of_that_day = [w for w in world.store.windows("vault-1", 1000) if f"{w.opened_at:%Y-%m-%d}" == spent.day]
+    slack = 120.0
+    for window in of_that_day:
+        if window.stopped_at and window.closing_at:
+            slack += 60 + (window.stopped_at - window.closing_at).total_seconds()
+            slack += max(0.0, (window.closing_at - window.closes_at).total_seconds())
+    assert spent.seconds.get(Kind.BACKUP, 0) <= POLICY.window_seconds + slack
+    assert spent.seconds.get(Kind.RESTORE, 0) <= POLICY.restore_seconds + slack
+
+
+def settle(world: MortalWorld) -> None:
+    """No more faults; hosts are silent, the machine obeys: the sweeps bring everything to rest."""
+    world.fate.dies_after = None
+    world.cloud.refuse_calls = set()
+    world.cloud.blind = False
+    quiet = 0
+    for _ in range(240):
+        world.clock.advance(60)
+        world.control.sweep()
+        world.cloud.settle()
+        vault = world.vault
+        at_rest = vault.phase is Phase.ASLEEP and not vault.pending_points and not vault.owed_points
+        quiet = quiet + 1 if at_rest else 0
+        if quiet > 16:
+            break
+    check_settled(world)
+
+
+def check_settled(world: MortalWorld) -> None:
+    vault = world.vault
+    assert vault.phase is Phase.ASLEEP
+    assert not vault.pending_points
+    assert not vault.owed_points
+    assert not [m for m in world.cloud.instances.values() if m.state in ON], "a machine runs while all is asleep"
+    kept = [m.instance_id for m in world.cloud.instances.values() if m.state is not InstanceState.TERMINATED]
+    assert kept in ([], [vault.instance_id]), "a machine that nobody knows was left behind"
+    for group in world.cloud.admitted:
+        assert world.cloud.ingress(group) == frozenset(), "port 22 is open while all is asleep"
+    for snapshot in world.cloud.snapshots.values():
+        counts = snapshot.state is PointState.COMPLETED and snapshot.point.complete
+        recorded = [p for p in world.store.points(snapshot.point.host) if p.snapshot_id == snapshot.snapshot_id]
+        if counts and recorded:
+            host = world.store.host(snapshot.point.host)
+            assert host
+            assert host.last_backup
+            assert host.last_backup.started_at >= snapshot.point.run_started_at
+    check_always(world)
+
+
+# --- one night, interrupted at every step ---------------------------------------------------------------
+
+RUNS = {"C": "00000000-0000-4000-8000-00000000000c", "H": "00000000-0000-4000-8000-00000000000f"}
+
+
+def insist(world: MortalWorld, call: Callable[[], Any]) -> Any:
+    """What a client does about a Lambda that died (5xx): it asks again, a little later."""
+    for _ in range(20):
+        answer = Lambdas.run(call)
+        if answer is not None:
+            return answer
+        world.clock.advance(5)
+    raise AssertionError("the client gave up")
+
+
+def minute(world: MortalWorld) -> None:
+    world.clock.advance(60)
+    Lambdas.run(world.control.sweep)
+    world.cloud.settle()
+    if world.vault.instance_id:
+        Lambdas.run(lambda: world.control.instance_changed(world.vault.instance_id or ""))
+    for snapshot_id in list(world.cloud.snapshots):
+        Lambdas.run(partial(world.control.snapshot_changed, snapshot_id))
+
+
+def enrolled_world() -> MortalWorld:
+    world = MortalWorld(POLICY)
+    world.enrol(*RUNS)
+    return world
+
+
+def night(world: MortalWorld) -> None:
+    """Two hosts push for a few minutes each. Clients and agent repeat what was not answered."""
+    for host, run_id in RUNS.items():
+        insist(world, partial(world.start, host, run_id, address=f"198.51.100.{ord(host)}"))
+        world.clock.advance(1)
+    for _ in range(12):
+        if all(world.control.status(host, run_id).ready for host, run_id in RUNS.items()):
+            break
+        minute(world)
+        agents_act(world)
+        agents_act(world)
+    for host, run_id in RUNS.items():
+        assert world.control.status(host, run_id).ready, f"{host} was never let in"
+    agents_act(world, {"C": 10, "H": 10})
+    for host, run_id in RUNS.items():
+        world.commits[host] = run_id
+        agents_act(world)
+        agents_act(world)
+        insist(world, partial(world.finish, host, run_id))
+        world.clock.advance(2)
+    for _ in range(8):
+        minute(world)
+        agents_act(world)
+    settle(world)
+    assert sorted(host for host, _ in live_snapshots(world)) == ["C", "H"]
+    for host, run_id in RUNS.items():
+        last = world.control.status(host, run_id).last
+        assert last
+        assert last.backup_run_id == run_id
+
+
+def _effects_of_a_night() -> int:
+    world = enrolled_world()
+    before = world.fate.effects
+    night(world)
+    return world.fate.effects - before
+
+
+def _calls_of_a_night() -> int:
+    world = enrolled_world()
+    before = len(world.cloud.calls)
+    night(world)
+    return len(world.cloud.calls) - before
+
+
+@pytest.mark.parametrize("step", range(1, _effects_of_a_night() + 1))
+def test_a_night_whose_lambda_dies_after_its_kth_effect(step: int) -> None:
+    world = enrolled_world()
+    world.fate.dies_after = world.fate.effects + step
+    night(world)
+
+
+@pytest.mark.parametrize("every", range(1, 8))
+def test_a_night_whose_lambdas_die_after_every_kth_effect(every: int) -> None:
+    world = enrolled_world()
+    plain = world.fate.effect
+    turns = count(1)
+
+    def effect() -> None:
+        plain()
+        if next(turns) % (every + 3) == 0 and not calm[0]:
+            raise Killed
+
+    calm = [False]
+    world.fate.effect = effect  # type: ignore[method-assign]
+    try:
+        night(world)
+    except (Killed, AssertionError):
+        # So many deaths may cost a host its night; never more than that.
+        calm[0] = True
+        settle(world)
+
+
+@pytest.mark.parametrize("call", range(1, _calls_of_a_night() + 1))
+@pytest.mark.parametrize("length", [1, 2])
+def test_a_night_whose_kth_call_is_refused(call: int, length: int) -> None:
+    world = enrolled_world()
+    first = len(world.cloud.calls) + call
+    world.cloud.refuse_calls = set(range(first, first + length))
+    night(world)
+
+
+# --- random lives ---------------------------------------------------------------------------------------
+
+
+class Life(RuleBasedStateMachine):
+    """Anything may happen to a vault, in any order."""
+
+    @initialize(hour=st.sampled_from([1, 12, 23]))
+    def begin(self, hour: int) -> None:
+        self.world = MortalWorld(POLICY)
+        self.world.clock.instant = self.world.clock.instant.replace(hour=hour, minute=40)
+        self.world.enrol(*HOSTS)
+        self.ids = count(1)
+        self.runs: list[tuple[str, str]] = []
+        self.newest: dict[str, datetime] = {}
+        self.said: dict[tuple[str, str], Outcome] = {}
+        self.committed: set[str] = set()
+        self.late_sweeps = 0
+        self.idle_minutes = 0
+
+    def _time(self, seconds: float) -> None:
+        self.world.clock.advance(seconds)
+
+    def _sweep(self) -> None:
+        world = self.world
+        window = world.vault.window
+        blind, calls = world.cloud.blind, len(world.cloud.calls)
+        due = window is not None and world.clock.now() >= window.closes_at and world.vault.awake
+        try:
+            world.control.sweep()
+        except Killed:
+            return
+        except ExceptionGroup as group:
+            assert all(isinstance(each, NightvaultError) for each in group.exceptions), group.exceptions
+        self.late_sweeps = self.late_sweeps + 1 if due and world.vault.window is window else 0
+        assert self.late_sweeps < 2, "the window outlived its end by two sweeps"
+        hindered = blind or any(n in world.cloud.refuse_calls for n in range(calls + 1, len(world.cloud.calls) + 1))
+        machine = world.cloud.instances.get(world.vault.instance_id or "")
+        idle = world.vault.phase is Phase.ASLEEP and machine and machine.state is InstanceState.RUNNING
+        self.idle_minutes = self.idle_minutes + 1 if idle and not hindered else 0
+        assert self.idle_minutes <= 16, "it has been running while asleep for 16 minutes"
+
+    @rule(host=st.sampled_from(HOSTS), kind=st.sampled_from([Kind.BACKUP, Kind.BACKUP, Kind.RESTORE]))
+    def a_host_starts(self, host: str, kind: Kind) -> None:
+        run_id = f"00000000-0000-4000-8000-{next(self.ids):012d}"
+        self.runs.append((host, run_id))
+        Lambdas.run(lambda: self.world.start(host, run_id, kind, f"198.51.100.{HOSTS.index(host) // 2}"))
+
+    @precondition(lambda self: self.runs)
+    @rule(data=st.data())
+    def a_start_is_repeated(self, data: st.DataObject) -> None:
+        host, run_id = data.draw(st.sampled_from(self.runs[-4:]))
+        first = Lambdas.run(lambda: self.world.start(host, run_id))
+        again = Lambdas.run(lambda: self.world.start(host, run_id))
+        if first and again:
+            assert again == first
+
+    @precondition(lambda self: self.runs)
+    @rule(data=st.data(), outcome=st.sampled_from([Outcome.COMPLETE, Outcome.COMPLETE, Outcome.FAILED, Outcome.CUT]))
+    def a_host_finishes(self, data: st.DataObject, outcome: Outcome) -> None:
+        host, run_id = data.draw(st.sampled_from(self.runs[-5:]))
+        first = Lambdas.run(lambda: self.world.finish(host, run_id, outcome))
+        again = Lambdas.run(lambda: self.world.finish(host, run_id, outcome))
+        if first and again:
+            assert again == first, "finish twice, two answers"
+
+    @rule(hosts=st.sets(st.sampled_from(HOSTS)))
+    def the_vault_reports(self, hosts: set[str]) -> None:
+        agents_act(self.world, dict.fromkeys(sorted(hosts), 7))
+
+    @rule(host=st.sampled_from(HOSTS))
+    def a_host_commits(self, host: str) -> None:
+        vault = self.world.vault
+        live = [r for r in (vault.window.live_runs if vault.window else ()) if _may_push(r, host)]
+        machine = self.world.cloud.instances.get(vault.instance_id or "")
+        if live and vault.phase is Phase.OPEN and machine and machine.state is InstanceState.RUNNING:
+            self.world.commits[host] = live[-1].run_id
+            self.committed.add(live[-1].run_id)
+            agents_act(self.world)
+
+    @rule()
+    def states_arrive(self) -> None:
+        self.world.cloud.settle()
+
+    @rule()
+    def it_boots(self) -> None:
+        self.world.cloud.settle()
+        Lambdas.run(lambda: self.world.control.instance_changed(self.world.vault.instance_id or "i-0"))
+        agents_act(self.world)
+        agents_act(self.world)
+
+    @rule(data=st.data())
+    def an_event_comes_late_or_twice(self, data: st.DataObject) -> None:
+        world = self.world
+        known = sorted([*world.cloud.instances, *world.cloud.snapshots, "i-unknown", "snap-unknown"])
+        each = data.draw(st.sampled_from(known))
+        if each.startswith("i-"):
+            Lambdas.run(lambda: world.control.instance_changed(each))
+        else:
+            Lambdas.run(lambda: world.control.snapshot_changed(each))
+
+    @rule(minutes=st.sampled_from([1, 1, 2, 4, 16]))
+    def minutes_pass(self, minutes: int) -> None:
+        for _ in range(minutes):
+            self._time(60)
+            self._sweep()
+
+    @rule(minutes=st.sampled_from([5, 15, 31]))
+    def minutes_pass_while_everyone_pushes(self, minutes: int) -> None:
+        for _ in range(minutes):
+            self._time(60)
+            self._sweep()
+            agents_act(self.world, dict.fromkeys(HOSTS, 9))
+
+    @rule(hours=st.sampled_from([1, 7, 25]))
+    def the_schedule_pauses(self, hours: int) -> None:
+        self._time(hours * 3600)
+        self.late_sweeps = self.idle_minutes = 0
+        for _ in range(3):
+            self._time(60)
+            self._sweep()
+            self.world.cloud.settle()
+
+    @rule(seconds=st.floats(0.01, 5))
+    def moments_pass(self, seconds: float) -> None:
+        self._time(seconds)
+
+    @precondition(lambda self: self.world.vault.instance_id in self.world.cloud.instances)
+    @rule(state=st.sampled_from([InstanceState.STOPPED, InstanceState.TERMINATED]))
+    def the_machine_dies(self, state: InstanceState) -> None:
+        world = self.world
+        instance_id = world.vault.instance_id or ""
+        if world.cloud.instances[instance_id].state is InstanceState.TERMINATED:
+            return
+        world.cloud.set_state(instance_id, state)
+        if state is InstanceState.TERMINATED:
+            world.cloud.attached = {v: i for v, i in world.cloud.attached.items() if i != instance_id}
+
+    @rule()
+    def a_snapshot_fails(self) -> None:
+        pending = [i for i, s in self.world.cloud.snapshots.items() if s.state is PointState.PENDING]
+        for snapshot_id in pending[:1]:
+            self.world.cloud.fail_snapshot(snapshot_id)
+
+    @rule(first=st.integers(1, 6), length=st.integers(1, 4))
+    def calls_are_refused(self, first: int, length: int) -> None:
+        made = len(self.world.cloud.calls)
+        self.world.cloud.refuse_calls |= set(range(made + first, made + first + length))
+
+    @rule(effects=st.integers(1, 8))
+    def a_lambda_will_die(self, effects: int) -> None:
+        self.world.fate.dies_after = self.world.fate.effects + effects
+
+    @rule()
+    def lookups_fail_or_work_again(self) -> None:
+        self.world.cloud.blind = not self.world.cloud.blind
+
+    @rule(host=st.sampled_from(HOSTS))
+    def a_host_enrols_again(self, host: str) -> None:
+        Lambdas.run(lambda: self.world.enrol(host))
+
+    @rule()
+    def all_comes_to_rest(self) -> None:
+        settle(self.world)
+        self.late_sweeps = self.idle_minutes = 0
+
+    @invariant()
+    def nothing_is_broken(self) -> None:
+        # Begins with the world: hypothesis calls invariants only after `initialize`.
+        self._time(0.01)  # two windows of one instant would share a name; EC2 needs seconds for each
+        check_always(self.world)
+        for host in self.world.store.hosts():
+            if host.last_backup:
+                assert host.last_backup.run_id in self.committed, "it counts, and was never committed"
+                before = self.newest.get(host.name, host.last_backup.started_at)
+                assert host.last_backup.started_at >= before, "the last backup moved backwards"
+                self.newest[host.name] = host.last_backup.started_at
+
+    def teardown(self) -> None:
+        if hasattr(self, "world"):
+            settle(self.world)
+
+
+def _may_push(run: Run, host: str) -> bool:
+    return run.host == host and run.kind is Kind.BACKUP
+
+
+TestLives = Life.TestCase
+TestLives.settings = settings(
+    max_examples=LIVES or 60,
+    stateful_step_count=50,
+    deadline=None,
+    derandomize=not LIVES,
+    database=None,
+    suppress_health_check=list(HealthCheck),
+)
+
+
+def test_the_day_after_has_a_budget_of_its_own() -> None:
+    world = enrolled_world()
+    world.clock.instant = world.clock.instant.replace(hour=23, minute=50)
+    night(world)
+    assert world.vault.spent
+    assert world.vault.spent.day == "2026-11-23"
+    world.clock.advance(timedelta(hours=1).total_seconds())
+    assert world.start("C", "00000000-0000-4000-8000-0000000000ff").phase is Phase.WAKING
