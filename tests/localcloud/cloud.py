@@ -1,6 +1,7 @@
 """The cloud on one machine, whole: AWS, the application over HTTP, its schedule and events, and the machines."""
 
 import functools
+import getpass
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import ExitStack, contextmanager
 from pathlib import Path
@@ -70,7 +71,8 @@ class LocalCloud:
             undo.callback(self.aws.close)
             self.stack = self.aws.make_stack(self._stack_name)
             self._app = self._wire_app(undo)
-            front = Front(self._app.app)
+            rootless = isinstance(self.hypervisor, Machines) and not self.hypervisor.rooted
+            front = Front(self._app.app, single_user=getpass.getuser() if rootless else None)
             undo.callback(front.close)
             self.url = self.vaults.url = front.url
             if isinstance(self.hypervisor, Machines):

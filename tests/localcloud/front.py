@@ -1,6 +1,8 @@
 """API Gateway's part: the Chalice application over real HTTP on a free port of 127.0.0.1."""
 
 import functools
+import json
+import re
 import threading
 from typing import Any
 
@@ -8,16 +10,28 @@ from chalice.app import Chalice
 from chalice.config import Config
 from chalice.local import ChaliceRequestHandler, LambdaContext, LocalChalice, LocalDevServer, ThreadedHTTPServer
 
+_USER = re.compile(r'"user":"nv\d+"')
+
 
 class _Handler(ChaliceRequestHandler):
-    """Quiet, prompt, and honest about who calls: Chalice's own says 127.0.0.1 for every caller."""
+    """Quiet, prompt, and honest about who calls: Chalice's own says 127.0.0.1 for every caller.
 
+    `single_user`: rootless machines have one account; hosts are told its name instead of theirs.
+    """
+
+    single_user: str | None = None
     disable_nagle_algorithm = True  # headers and body are two writes; a delayed ACK between costs 40 ms
 
     def setup(self) -> None:
         super().setup()
         converter: Any = self.local_gateway.event_converter
         converter.LOCAL_SOURCE_IP = self.client_address[0]
+
+    def _send_http_response(self, code: int, headers: Any, body: Any) -> None:
+        if self.single_user and body and self.path.split("?")[0] in ("/start", "/status", "/finish"):
+            text = body.decode() if isinstance(body, bytes) else body
+            body = _USER.sub(json.dumps({"user": self.single_user}, separators=(",", ":"))[1:-1], text)
+        super()._send_http_response(code, headers, body)
 
     def log_message(self, format: str, *args: Any) -> None: ...  # noqa: A002 - the base class's name
 
@@ -29,11 +43,12 @@ class _Server(ThreadedHTTPServer):
 class Front:
     """Serves from `__init__` to `close`; requests are served beside each other."""
 
-    def __init__(self, app: Chalice) -> None:
+    def __init__(self, app: Chalice, *, single_user: str | None = None) -> None:
         # As `chalice local` does it: `current_request` must be each thread's own.
         app.__class__ = LocalChalice
         config = Config.create(lambda_timeout=29, lambda_memory_size=512)
-        self._server = LocalDevServer(app, config, "127.0.0.1", 0, handler_cls=_Handler, server_cls=_Server)
+        handler = type("Handler", (_Handler,), {"single_user": single_user})
+        self._server = LocalDevServer(app, config, "127.0.0.1", 0, handler_cls=handler, server_cls=_Server)
         self.port: int = self._server.server.server_address[1]
         self.url = f"http://127.0.0.1:{self.port}"
         serve = functools.partial(self._server.server.serve_forever, poll_interval=0.05)

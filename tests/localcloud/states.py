@@ -11,7 +11,7 @@ import json
 import threading
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
-from ipaddress import ip_address, ip_network
+from ipaddress import IPv4Address, IPv6Address, ip_address, ip_network
 from typing import Any
 
 from moto.ec2.models.elastic_block_store import Snapshot, Volume
@@ -21,7 +21,7 @@ from .ec2_rules import check, template_data
 from .events import EventBus
 from .faults import Faults
 from .hypervisor import Guest, Hypervisor
-from .interposer import Answer, Forward, Refused
+from .interposer import Answer, Forward, Refused, plain_client
 from .timeline import Timeline
 
 _CODES = {"pending": 0, "running": 16, "shutting-down": 32, "terminated": 48, "stopping": 64, "stopped": 80}
@@ -81,6 +81,7 @@ class SlowEc2:
         self._hypervisor = hypervisor
         self._delays = delays
         self._ever_ran: set[str] = set()
+        self._roots: set[str] = set()  # volumes made by launches: no disks of ours
         self._lives: dict[str, int] = {}  # counts an instance's state changes, so that a stale timer does nothing
         self._tokens: dict[tuple[str, str], tuple[str, Answer]] = {}
 
@@ -117,6 +118,7 @@ class SlowEc2:
             self._drop_default_root(instance, parameters)
             for device in instance.block_device_mapping.values():
                 self.backend.volumes[device.volume_id].__class__ = SlowVolume
+                self._roots.add(device.volume_id)
             instance.launch_time = self._clock.now().replace(tzinfo=None)
             self._begin_boot(instance)
             self._refresh(each)
@@ -355,15 +357,16 @@ class SlowEc2:
             instance = self.backend.get_instance_by_id(instance_id)
             groups = {group.id for group in instance.security_groups}
             groups |= {group.id for nic in instance.nics.values() for group in nic.group_set}
-            return any(
-                _lets_in(rule, address, port)
-                for group_id in groups
-                for rule in self.backend.get_security_group_from_id(group_id).ingress_rules
-            )
+            found = plain_client("ec2").describe_security_groups(GroupIds=sorted(groups))["SecurityGroups"]
+        permissions = (rule for group in found for rule in group["IpPermissions"])
+        return any(_lets_in(rule, ip_address(address), port) for rule in permissions)
 
     def _guest(self, instance: Any) -> Guest:
-        volumes = {device: block.volume_id for device, block in instance.block_device_mapping.items()}
-        volumes.pop(instance.root_device_name, None)
+        volumes = {
+            device: block.volume_id
+            for device, block in instance.block_device_mapping.items()
+            if block.volume_id not in self._roots
+        }
         return Guest(
             instance_id=instance.id,
             metadata=lambda: self.metadata(instance.id),
@@ -432,17 +435,15 @@ class SlowEc2:
 _Begun = tuple[Answer, Callable[[], None] | None]
 
 
-def _lets_in(rule: Any, address: str, port: int) -> bool:
-    protocol = str(rule.ip_protocol)
-    if protocol not in ("tcp", "6", "-1"):
+def _lets_in(rule: Any, address: IPv4Address | IPv6Address, port: int) -> bool:
+    """Whether an IpPermission admits the address to the TCP port."""
+    if rule["IpProtocol"] not in ("tcp", "-1"):
         return False
-    if protocol != "-1" and not int(rule.from_port) <= port <= int(rule.to_port):
+    if rule["IpProtocol"] == "tcp" and not rule["FromPort"] <= port <= rule["ToPort"]:
         return False
-    networks = [each.get("CidrIp") or each.get("CidrIpv6") for each in rule.ip_ranges]
-    wanted = ip_address(address)
-    return any(
-        wanted in network for network in map(ip_network, filter(None, networks)) if network.version == wanted.version
-    )
+    ranges = [each["CidrIp"] for each in rule.get("IpRanges", ())]
+    ranges += [each["CidrIpv6"] for each in rule.get("Ipv6Ranges", ())]
+    return any(address in ip_network(each) for each in ranges)
 
 
 def _change(instance: Any, before: str) -> Answer:
