@@ -19,9 +19,12 @@ from pathlib import Path
 from typing import Any
 from urllib.parse import parse_qs, urlsplit
 
+import pytest
+
 CLIENT = Path(__file__).parents[2] / "host-client" / "nightvault"
 GATE = Path(__file__).with_name("gate_stand_in.py")
 SHELLS: dict[str, list[str]] = {"dash": ["dash"], "bash": ["bash"], "busybox": ["busybox", "sh"]}
+in_every_shell = pytest.mark.parametrize("shell", [pytest.param(words, id=name) for name, words in SHELLS.items()])
 TOKEN = "nv1.C.s3cret-of-the-token"
 CODE = "s3cret-of-the-code"
 
@@ -145,10 +148,10 @@ class ControlPlane:
                 self.end_headers()
                 self.wfile.write(data)
 
-            def do_GET(self) -> None:  # noqa: N802, http.server's name
+            def do_GET(self) -> None:
                 self.reply({name: values[0] for name, values in parse_qs(urlsplit(self.path).query).items()})
 
-            def do_POST(self) -> None:  # noqa: N802
+            def do_POST(self) -> None:
                 assert self.headers.get("Content-Type") == "application/json"
                 self.reply(json.loads(self.rfile.read(int(self.headers["Content-Length"]))))
 
@@ -295,7 +298,10 @@ class Host:
         subprocess.run(
             [
                 *("rsync", "-aHAX", "--numeric-ids", "--sparse"),
-                *("-e", f"ssh -p {self.vault.port} -i {self.state}/key -o StrictHostKeyChecking=no -o UserKnownHostsFile=/dev/null -o LogLevel=ERROR"),
+                *(
+                    "-e",
+                    f"ssh -p {self.vault.port} -i {self.state}/key -o StrictHostKeyChecking=no -o UserKnownHostsFile=/dev/null -o LogLevel=ERROR",
+                ),
                 *(f"{getpass.getuser()}@127.0.0.1:/", f"{target}/"),
             ],
             check=True,
