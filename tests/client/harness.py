@@ -262,8 +262,7 @@ class Host:
             env=self.environment(**more),
             text=True,
             errors="surrogateescape",
-            stdout=subprocess.PIPE,
-            stderr=subprocess.PIPE,
+            capture_output=True,
             stdin=subprocess.DEVNULL,
             timeout=60,
             check=False,
@@ -295,15 +294,8 @@ class Host:
 
     def pull(self, target: Path) -> Path:
         """Fetches what is current on the vault, as a restore does."""
-        subprocess.run(
-            [
-                *("rsync", "-aHAX", "--numeric-ids", "--sparse"),
-                *(
-                    "-e",
-                    f"ssh -p {self.vault.port} -i {self.state}/key -o StrictHostKeyChecking=no -o UserKnownHostsFile=/dev/null -o LogLevel=ERROR",
-                ),
-                *(f"{getpass.getuser()}@127.0.0.1:/", f"{target}/"),
-            ],
-            check=True,
-        )
+        ssh = f"ssh -p {self.vault.port} -i {self.state}/key -o LogLevel=ERROR"
+        ssh += " -o StrictHostKeyChecking=no -o UserKnownHostsFile=/dev/null"
+        at = f"{getpass.getuser()}@127.0.0.1:/"
+        subprocess.run(["rsync", "-aHAX", "--numeric-ids", "--sparse", "-e", ssh, at, f"{target}/"], check=True)
         return target

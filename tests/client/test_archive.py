@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import os
-import random
 import shutil
 import subprocess
 from collections.abc import Iterator
@@ -113,15 +112,14 @@ def test_scattered_edits_in_a_big_file_stay_small(host: Host, driver: str, tmp_p
     """The encrypted folder is changed in place, so its push is about as small as plain rsync's would be."""
     host.configure(*DRIVERS[driver])
     big, copy = host.source / "big", tmp_path / "plain copy"
-    noise = random.Random(3)
-    big.write_bytes(noise.randbytes(24_000_000))
+    big.write_bytes(trees.noise(24_000_000))
     shutil.copy2(big, copy)
     os.utime(big, (1e9, 1e9))
     host.good("backup")
     with big.open("r+b") as file:
         for at in range(200_000, 24_000_000, 2_400_000):
             file.seek(at)
-            file.write(noise.randbytes(40_000))
+            file.write(trees.noise(40_000, at))
     host.plane.outcome = None
     host.good("backup")
     plain = subprocess.run(

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import os
-import random
 import signal
 import threading
 from pathlib import Path
@@ -11,13 +10,14 @@ from pathlib import Path
 import pytest
 
 from tests.client.harness import CODE, TOKEN, Host, in_every_shell, wait_until
+from tests.client.trees import noise
 
 
 @pytest.fixture
 def slow(host: Host) -> Host:
     """A host whose push takes a minute."""
     host.configure("keep = directory", "bandwidth_kib = 100")
-    (host.source / "pack").write_bytes(random.Random(7).randbytes(6_000_000))
+    (host.source / "pack").write_bytes(noise(6_000_000, 7))
     return host
 
 
@@ -91,7 +91,7 @@ def test_no_secret_is_ever_visible(new_host: Host) -> None:
     """Samples all processes while enrolling and backing up: argv, environment; and reads all output."""
     host = new_host
     host.configure("keep = mirror", "bandwidth_kib = 500")
-    (host.source / "pack").write_bytes(random.Random(7).randbytes(1_000_000))
+    (host.source / "pack").write_bytes(noise(1_000_000, 7))
     password = host.state / "password"
     seen: list[str] = []
     samples = 0

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import random
 import subprocess
 import sys
 from pathlib import Path
@@ -20,7 +19,7 @@ ROOT = Path(__file__).parents[2]
 def directory(host: Host) -> Host:
     """The cheapest archive: an encrypted folder that is pushed as it is."""
     host.configure("keep = directory")
-    (host.source / "pack").write_bytes(random.Random(7).randbytes(4_000_000))
+    (host.source / "pack").write_bytes(trees.noise(4_000_000, 7))
     (host.source / "index").write_text("one")
     return host
 
@@ -176,7 +175,7 @@ def test_with_the_real_gate(host: Host, tmp_path: Path) -> None:
     trees.first_night(host.source)
     host.good("backup")
     trees.second_night(host.source)
-    (host.source / "more").write_bytes(random.Random(8).randbytes(4_000_000))
+    (host.source / "more").write_bytes(trees.noise(4_000_000, 8))
     host.plane.outcome, host.plane.seconds_left = None, 32
     host.configure("keep = directory", "bandwidth_kib = 1000")
     assert host.run("backup").returncode == 9
