@@ -1,0 +1,326 @@
+"""Every command in every phase: what becomes of the vault, what is to be done, or which error it is.
+
+The vault of the table has a machine `i-1` and the host C; where a window is under way, C's run r1 lives
+in it. A minute has passed since, and no claim is held.
+"""
+
+from dataclasses import replace
+from datetime import UTC, datetime, timedelta
+from typing import get_args
+
+import pytest
+
+from chalicelib.commands import (
+    AgentEnrolled,
+    Command,
+    Finish,
+    GroupMade,
+    HostPlaced,
+    Launched,
+    LaunchIntended,
+    Observe,
+    PointSettled,
+    PointsMade,
+    Report,
+    Start,
+    VolumeMade,
+    VolumesAttached,
+    WakeFailed,
+)
+from chalicelib.errors import NightvaultError
+from chalicelib.lifecycle import decide
+from chalicelib.model import (
+    Agent,
+    Ceiling,
+    InstanceState,
+    Kind,
+    Launch,
+    Mount,
+    Outcome,
+    Phase,
+    PointState,
+    Policy,
+    RestorePoint,
+    Run,
+    Slot,
+    Vault,
+    Window,
+)
+
+NOW = datetime(2026, 11, 23, 1, 0, tzinfo=UTC)
+THEN = NOW - timedelta(seconds=60)
+KEY = "ssh-ed25519 " + "A" * 68
+SLOT = Slot(number=0, uid=20001, public_key=KEY, size_gib=5, every_seconds=86400, volume_id="vol-C", attached_to="i-1")
+RUN = Run(
+    run_id="r1",
+    host="C",
+    kind=Kind.BACKUP,
+    started_at=THEN,
+    source_address="192.0.2.1",
+    lease_until=NOW + timedelta(seconds=600),
+    pushed=True,
+)
+ENDED = replace(RUN, outcome=Outcome.COMPLETE, ended_at=THEN, committed_at=THEN)
+POINT = RestorePoint(
+    host="C",
+    vault_id="vault-1",
+    window_id="w1",
+    volume_id="vol-C",
+    run_id="r1",
+    run_started_at=THEN,
+    outcome=Outcome.COMPLETE,
+    complete=True,
+)
+
+
+def vault_in(phase: Phase) -> Vault:
+    window = Window(
+        window_id="w1",
+        vault_id="vault-1",
+        opened_at=THEN,
+        woken_at=THEN,
+        ceilings={Kind.BACKUP: Ceiling(since=THEN, closes_at=THEN + timedelta(seconds=12960))},
+        runs={"r1": RUN},
+    )
+    vault = Vault(
+        vault_id="vault-1",
+        version=7,
+        phase=phase,
+        hosts={"C": SLOT},
+        instance_id="i-1",
+        security_group_id="sg-1",
+        agent=Agent(token_hash="h", host_key=KEY, reported_at=THEN),
+        window=window,
+    )
+    over = replace(window, runs={"r1": ENDED}, closing_at=THEN, close_reason="no live run, and no host expected")
+    match phase:
+        case Phase.ASLEEP:
+            pending = replace(POINT, snapshot_id="snap-0", made_at=THEN)
+            return replace(vault, window=None, recent=over, pending_points={"snap-0": pending})
+        case Phase.WAKING | Phase.OPEN:
+            return vault
+        case Phase.FAULTED:
+            return replace(vault, retry_at=NOW)
+        case Phase.CLOSING:
+            return replace(vault, window=over)
+        case Phase.SEALING:
+            return replace(vault, window=replace(over, stopped_at=THEN, points={"C": POINT}))
+
+
+def report(state: str) -> Report:
+    return Report(
+        instance_id="i-1",
+        boot_id="b",
+        state=state,
+        address="203.0.113.9",
+        port=22,
+        host_key=KEY,
+        mounts={"C": Mount(volume_id="vol-C", mounted=True)},
+        transfers={"C": 5},
+        commits={},
+    )
+
+
+COMMANDS: dict[str, Command] = {
+    "start, new": Start(host="C", run_id="r2", kind=Kind.BACKUP, source_address="192.0.2.2"),
+    "start, known": Start(host="C", run_id="r1", kind=Kind.BACKUP, source_address="192.0.2.1"),
+    "start, another's": Start(host="H", run_id="r1", kind=Kind.BACKUP, source_address="192.0.2.1"),
+    "finish": Finish(host="C", run_id="r1", outcome=Outcome.COMPLETE, exit_code=0),
+    "finish, unknown": Finish(host="C", run_id="r9", outcome=Outcome.COMPLETE, exit_code=0),
+    "finish, another's": Finish(host="H", run_id="r1", outcome=Outcome.COMPLETE, exit_code=0),
+    "report, starting": report("starting"),
+    "report, ready": report("ready"),
+    "report, another machine": replace(report("ready"), instance_id="i-2"),
+    "observe, lookup failed": Observe(state=None),
+    **{f"observe, {state}": Observe(state=state) for state in InstanceState},
+    "wake failed": WakeFailed(reason="refused"),
+    "launch intended": LaunchIntended(launch=Launch(client_token="t", code="c")),
+    "launched": Launched(instance_id="i-1"),
+    "launched, another": Launched(instance_id="i-2"),
+    "agent enrolled": AgentEnrolled(token_hash="n", host_key=KEY),
+    "group made": GroupMade(security_group_id="sg-2"),
+    "host placed": HostPlaced(host="N", slot=replace(SLOT, number=1, uid=20002, volume_id=None, attached_to=None)),
+    "volume made": VolumeMade(host="C", volume_id="vol-C"),
+    "volumes attached": VolumesAttached(instance_id="i-1", hosts=("C",)),
+    "points made": PointsMade(snapshots={"C": "snap-1"}),
+    "point completed": PointSettled(snapshot_id="snap-0", state=PointState.COMPLETED),
+    "point failed": PointSettled(snapshot_id="snap-0", state=PointState.ERROR),
+}
+
+# A command, then its phases and what it does in them: `stays` or `-> phase`, and the effects; or the error.
+TABLE = """
+start, new
+    asleep                                      -> waking: Admit, Wake
+    waking open faulted                         stays: Revoke, Admit
+    closing sealing                             stays
+start, known
+    asleep waking open closing sealing faulted  stays
+start, another's
+    asleep waking open closing sealing faulted  RunIdTaken
+finish
+    asleep closing sealing                      stays
+    waking open faulted                         -> closing: Revoke, Stop
+finish, unknown
+    asleep waking open closing sealing faulted  UnknownRun
+finish, another's
+    asleep waking open closing sealing faulted  UnknownRun
+report, starting
+    asleep sealing                              StaleVault
+    waking open closing faulted                 stays
+report, ready
+    asleep sealing                              StaleVault
+    waking                                      -> open
+    open closing faulted                        stays
+report, another machine
+    asleep waking open closing sealing faulted  StaleVault
+observe, lookup failed
+    asleep                                      stays: SetIngress, CheckPoints
+    waking                                      stays
+    open                                        stays: SetIngress
+    closing                                     stays: Stop
+    sealing                                     stays: MakePoints
+    faulted                                     -> waking: Wake
+observe, pending
+    asleep                                      stays: Stop, SetIngress, CheckPoints
+    waking                                      stays
+    open                                        stays: SetIngress
+    closing                                     stays: Stop
+    sealing                                     stays: MakePoints
+    faulted                                     -> waking: Wake
+observe, running
+    asleep                                      stays: Stop, SetIngress, CheckPoints
+    waking                                      stays
+    open                                        stays: SetIngress
+    closing                                     stays: Stop
+    sealing                                     stays: MakePoints
+    faulted                                     -> waking: Wake
+observe, stopping
+    asleep                                      stays: SetIngress, CheckPoints
+    waking faulted                              stays
+    open                                        stays: SetIngress
+    closing                                     stays: Stop
+    sealing                                     stays: MakePoints
+observe, stopped
+    asleep                                      stays: SetIngress, CheckPoints
+    waking                                      stays: Wake
+    open faulted                                -> waking: Wake
+    closing                                     -> sealing: MakePoints
+    sealing                                     stays: MakePoints
+observe, shutting-down
+    asleep                                      stays: SetIngress, CheckPoints
+    waking                                      stays
+    open                                        stays: SetIngress
+    closing                                     stays: Stop
+    sealing                                     stays: MakePoints
+    faulted                                     -> waking: Wake
+observe, terminated
+    asleep                                      stays: SetIngress, CheckPoints
+    waking                                      stays: Wake
+    open faulted                                -> waking: Wake
+    closing                                     -> sealing: MakePoints
+    sealing                                     stays: MakePoints
+observe, gone
+    asleep                                      stays: SetIngress, CheckPoints
+    waking                                      stays: Wake
+    open faulted                                -> waking: Wake
+    closing                                     -> sealing: MakePoints
+    sealing                                     stays: MakePoints
+wake failed
+    asleep open closing sealing faulted         stays
+    waking                                      -> faulted: Stop
+launch intended
+    asleep waking open closing sealing faulted  stays
+launched
+    asleep waking open sealing faulted          stays
+    closing                                     stays: Stop
+launched, another
+    asleep waking open closing sealing faulted  stays: Terminate
+agent enrolled
+    asleep waking open closing sealing faulted  stays
+group made
+    asleep waking open closing sealing faulted  stays
+host placed
+    asleep waking open closing sealing faulted  stays: MakeVolume
+volume made
+    asleep waking open closing sealing faulted  stays
+volumes attached
+    asleep waking open closing sealing faulted  stays
+points made
+    asleep waking open closing faulted          stays
+    sealing                                     -> asleep, window archived
+point completed
+    asleep waking open closing sealing faulted  stays
+point failed
+    asleep                                      stays: MakePoints
+    waking open closing sealing faulted         stays
+"""
+
+
+def cell(phase: Phase, command: Command) -> str:
+    """What the command does in that phase, in the table's words."""
+    vault = vault_in(phase)
+    try:
+        decision = decide(vault, command, NOW, Policy())
+    except NightvaultError as error:
+        return error.code
+    effects = [type(effect).__name__ for effect in decision.effects]
+    becomes = "stays" if decision.vault.phase is phase else f"-> {decision.vault.phase}"
+    archived = ", window archived" if decision.archived else ""
+    return f"{becomes}{archived}{': ' if effects else ''}{', '.join(effects)}"
+
+
+def _expected() -> dict[tuple[str, Phase], str]:
+    cells: dict[tuple[str, Phase], str] = {}
+    command = ""
+    for line in TABLE.strip().splitlines():
+        if not line.startswith(" "):
+            command = line
+            continue
+        words = line[:48].split()
+        for phase in words:
+            assert (command, Phase(phase)) not in cells, f"{command} in {phase} is there twice"
+            cells[command, Phase(phase)] = line[48:].strip()
+    return cells
+
+
+EXPECTED = _expected()
+
+
+@pytest.mark.parametrize("name", COMMANDS)
+@pytest.mark.parametrize("phase", Phase)
+def test_cell(name: str, phase: Phase) -> None:
+    assert cell(phase, COMMANDS[name]) == EXPECTED[name, phase]
+
+
+def test_no_cell_is_missing() -> None:
+    assert set(EXPECTED) == {(name, phase) for name in COMMANDS for phase in Phase}
+    assert {type(command) for command in COMMANDS.values()} == set(get_args(Command))
+
+
+@pytest.mark.parametrize("name", COMMANDS)
+@pytest.mark.parametrize("phase", Phase)
+def test_nothing_outlives_its_window(name: str, phase: Phase) -> None:
+    """Whatever is said to a vault after its window has ended, it is no longer meant to be awake."""
+    vault = vault_in(phase)
+    late = NOW + timedelta(days=1)
+    try:
+        decision = decide(vault, COMMANDS[name], late, Policy())
+    except NightvaultError:
+        return  # unchanged: the sweep's Observe, a row above, comes within a minute
+    fresh = decision.vault.window and decision.vault.window.opened_at == late
+    assert fresh or not decision.vault.awake
+    assert fresh or not (decision.vault.window and decision.vault.window.live_runs)
+
+
+@pytest.mark.parametrize("name", COMMANDS)
+@pytest.mark.parametrize("phase", Phase)
+def test_saying_it_again_adds_nothing_but_effects(name: str, phase: Phase) -> None:
+    """A repeated command decides the same vault again: what is late or doubled does no harm."""
+    try:
+        once = decide(vault_in(phase), COMMANDS[name], NOW, Policy()).vault
+        twice = decide(once, COMMANDS[name], NOW, Policy()).vault
+    except NightvaultError:
+        return
+    assert once.phase is twice.phase or name.startswith(("observe", "points made"))
+    known = {point.snapshot_id for point in once.pending_points.values()}
+    assert known >= {point.snapshot_id for point in twice.pending_points.values()}
