@@ -136,7 +136,7 @@ class Trees:
         if run_id and self._committed() != run_id:
             self._write("committed.json", json.dumps({"run_id": run_id}, separators=(",", ":")))
             self._step("noted")
-        if not self.staging.is_dir() and run_id == self._read("staging.run"):
+        if run_id and run_id == self._read("staging.run") and not self.staging.is_dir():
             (self._root / "staging.run").unlink(missing_ok=True)
             self._step("unmarked")
 

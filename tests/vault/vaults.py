@@ -8,6 +8,7 @@ import shlex
 import shutil
 import signal
 import socket
+import stat
 import subprocess
 import sys
 import threading
@@ -50,6 +51,7 @@ class Host:
     user: str = ""
     port: int = 0
     known_hosts: Path = Path("/dev/null")
+    shared: Path | None = None  # a socket: all of the host's commands go over one connection
 
     def order(self) -> dict[str, Any]:
         return {
@@ -66,6 +68,9 @@ class Host:
             *("ssh", "-F", "none", "-i", str(self.key), "-p", str(self.port), "-o", "IdentitiesOnly=yes"),
             *("-o", f"UserKnownHostsFile={self.known_hosts}", "-o", "StrictHostKeyChecking=yes"),
             *("-o", "BatchMode=yes", "-o", "LogLevel=ERROR", "-o", "ConnectTimeout=10"),
+            # OpenSSH's post-quantum default takes 0.1 s of a core each time; a test has many connections.
+            *("-o", "KexAlgorithms=curve25519-sha256"),
+            *(("-o", "ControlMaster=auto", "-o", "ControlPersist=60", "-S", str(self.shared)) if self.shared else ()),
         ]
 
     def ssh(self, *command: str, options: Iterable[str] = (), text: str = "") -> subprocess.CompletedProcess[str]:
@@ -77,6 +82,11 @@ class Host:
             input=text,
             timeout=30,
         )
+
+    def hang_up(self) -> None:
+        """End the connection that commands share."""
+        self.ssh(options=["-O", "exit"])
+        self.shared = None
 
     def rsync_command(self, *arguments: str) -> list[str]:
         shell = shlex.join([*self.ssh_command(), "-l", self.user])
@@ -382,7 +392,8 @@ class Rootless(Vault):
             strict_modes=False,
             root=os.geteuid() == 0,
         )
-        (self.base / "sshd_config").write_text(text)
+        # Where bash is the login shell it reads ~/.bashrc for sshd, unless it believes to be an inner one.
+        (self.base / "sshd_config").write_text(text + "SetEnv SHLVL=2\n")
         self._start("sshd", [SSHD, "-D", "-e", "-f", str(self.base / "sshd_config")], self.base / "sshd.log")
         wait_until(lambda: answers_ssh(self.port))
 
@@ -433,3 +444,42 @@ def vault_of(kind: type[Machine] | type[Rootless], base: Path) -> Iterator[Any]:
 def key_line(text: str) -> str:
     """A public key in base64 whose inner type is `text`: to try what orders may hold."""
     return base64.b64encode(len(text).to_bytes(4, "big") + text.encode() + bytes(36)).decode()
+
+
+def mounted(vault: Any, *names: str, **config: Any) -> list[Host]:
+    """Start the agent with these hosts, each with a fresh volume; gives them once all are mounted."""
+    hosts = [vault.host(name) for name in names]
+    for host in hosts:
+        vault.attach(host.volume_id)
+    vault.cloud.order(*hosts)
+    vault.start_agent(**config)
+    vault.cloud.wait_mounted(*hosts)
+    return hosts
+
+
+def back_up(host: Host, source: Path, run_id: str) -> None:
+    """One whole run."""
+    for done in (host.ssh("begin", run_id), host.push(source), host.ssh("commit", run_id)):
+        assert done.returncode == 0, done.stderr
+
+
+def listing(tree: Path) -> dict[str, tuple[object, ...]]:
+    """All that a restore has to bring back: type, mode, owner, time, device, links, content, attributes."""
+    seen: dict[str, tuple[object, ...]] = {}
+    first: dict[int, str] = {}
+    for path in sorted(tree.rglob("*")):
+        name = str(path.relative_to(tree))
+        found = path.lstat()
+        content: object = None
+        if stat.S_ISLNK(found.st_mode):
+            content = str(path.readlink())
+        elif stat.S_ISREG(found.st_mode):
+            content = path.read_bytes()
+        attributes = [
+            (a, os.getxattr(path, a, follow_symlinks=False)) for a in os.listxattr(path, follow_symlinks=False)
+        ]
+        device = found.st_rdev if stat.S_ISCHR(found.st_mode) or stat.S_ISBLK(found.st_mode) else 0
+        twin = first.setdefault(found.st_ino, name) if not stat.S_ISDIR(found.st_mode) else name
+        # A directory's time is rsync's last touch; it is compared too.
+        seen[name] = (found.st_mode, found.st_uid, found.st_gid, found.st_mtime_ns, device, twin, content, attributes)
+    return seen
