@@ -3,7 +3,6 @@
 import json
 import os
 from dataclasses import dataclass
-from pathlib import Path
 from types import TracebackType
 from typing import Any
 
@@ -17,10 +16,10 @@ from .events import ACCOUNT, EventBus
 from .faults import Faults
 from .hypervisor import Hypervisor
 from .interposer import REGION, Interposer, plain_client
+from .paths import REPOSITORY
 from .states import Delays, SlowEc2
 from .timeline import Timeline
 
-REPOSITORY = Path(__file__).resolve().parent.parent.parent
 _RESOURCES = REPOSITORY / ".chalice" / "resources.json"
 
 

@@ -17,6 +17,7 @@ from .events import Event, Rule, scheduled
 from .fake_vault import FakeVault
 from .faults import Faults
 from .front import Front, lambda_context
+from .gateway import Connection
 from .hosts import FakeHost
 from .hypervisor import Hypervisor
 from .interposer import plain_client
@@ -148,6 +149,18 @@ class LocalCloud:
         if instance_id is None:
             (instance_id,) = (each for each, state in self.instances().items() if state == "running")
         self.aws.ec2.crash(instance_id, then=then)
+
+    def cut_connections(self, after_bytes: int, *, source: str | None = None, times: int = 1) -> None:
+        """Breaks the next `times` connections (of `source`) that brought a vault more than `after_bytes`."""
+        self._real_machines.cuts.order(after_bytes, source=source, times=times)
+
+    def connections(self) -> list[Connection]:
+        """Every connection that came to a vault's gate, with the bytes that went each way."""
+        return self._real_machines.connections()
+
+    def console(self) -> str:
+        """What the machines' sshd and agents printed: the place to look when a vault does not come up."""
+        return "".join(self._real_machines.console(each) for each in self.instances())
 
     @contextmanager
     def open_snapshot(self, snapshot_id: str) -> Iterator[Path]:

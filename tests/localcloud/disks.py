@@ -144,9 +144,10 @@ class ImageDisks(Disks):
             self._copy(self._snapshot(snapshot_id), image)
             image.chmod(0o600)
             mount.mkdir()
-            options = "loop,ro,nouuid,nosuid,nodev,noexec"
+            options = "loop,nouuid,nosuid,nodev,noexec"
             _retried(["mount", "-t", "xfs", "-o", options, str(image), str(mount)])
             try:
+                subprocess.run(["mount", "-o", "remount,ro", str(mount)], check=True)
                 yield mount
             finally:
                 subprocess.run(["umount", "--lazy", str(mount)], check=True)

@@ -5,11 +5,11 @@ import threading
 from collections.abc import Callable
 from pathlib import Path
 
-from .aws import REPOSITORY
-from .disks import Disks, FolderDisks, ImageDisks
+from .disks import Disks, FolderDisks, ImageDisks, clear_leftovers
 from .gateway import Connection, Cuts
 from .hypervisor import Guest
 from .machine import BootedMachine, Image, may_root
+from .paths import VAULT_IMAGE
 
 
 class Machines:
@@ -19,7 +19,7 @@ class Machines:
         self.rooted = may_root() if rooted is None else rooted
         self.url = ""
         self.cuts = Cuts()
-        self.image = image or Image(REPOSITORY / "vault-image")
+        self.image = image or Image(VAULT_IMAGE)
         self._directory = directory.resolve()
         self._clear()
         self.disks: Disks = (ImageDisks if self.rooted else FolderDisks)(self._directory)
@@ -108,8 +108,6 @@ class Machines:
 
     def _clear(self) -> None:
         if may_root():
-            from .disks import clear_leftovers  # noqa: PLC0415
-
             clear_leftovers(self._directory)
         for name in ("instances", "volumes", "snapshots", "devices"):
             shutil.rmtree(self._directory / name, ignore_errors=True)
