@@ -264,7 +264,7 @@ class Host:
             errors="surrogateescape",
             capture_output=True,
             stdin=subprocess.DEVNULL,
-            timeout=60,
+            timeout=300,
             check=False,
         )
 

@@ -11,31 +11,31 @@ from tests.client.harness import CLIENT, Host, in_every_shell
 SAMPLE = CLIENT.with_name("config.sample")
 
 
+WRONG = [
+    ("colour = red", "colour", "is not a key; the keys are: url source"),
+    ("keep = everything", "keep", "rdiff, mirror, directory or encfs"),
+    ("encrypt = rot13", "encrypt", "inplace or reverse"),
+    ("increments = many", "increments", "whole number"),
+    ("bandwidth_kib = -1", "bandwidth_kib", "whole number"),
+    ("source = home", "source", "full path"),
+    ("source = /home/*", "source", "may not contain"),
+    ("exclude = home/x", "exclude", "full path"),
+    ("exclude = *", "exclude", "be * alone"),
+    ("archive_dir =", "archive_dir", "has no value"),
+    ("url = http://example.com", "url", "https://"),
+    ("url = https://a@b", "url", "https://"),
+    ("just words", "just words", "key = value"),
+]
+
+
 @in_every_shell
-@pytest.mark.parametrize(
-    ("line", "key", "says"),
-    [
-        ("colour = red", "colour", "is not a key; the keys are: url source"),
-        ("keep = everything", "keep", "rdiff, mirror, directory or encfs"),
-        ("encrypt = rot13", "encrypt", "inplace or reverse"),
-        ("increments = many", "increments", "whole number"),
-        ("bandwidth_kib = -1", "bandwidth_kib", "whole number"),
-        ("source = home", "source", "full path"),
-        ("source = /home/*", "source", "may not contain"),
-        ("exclude = home/x", "exclude", "full path"),
-        ("exclude = *", "exclude", "be * alone"),
-        ("archive_dir =", "archive_dir", "has no value"),
-        ("url = http://example.com", "url", "https://"),
-        ("url = https://a@b", "url", "https://"),
-        ("just words", "just words", "key = value"),
-    ],
-)
-def test_a_wrong_line(new_host: Host, line: str, key: str, says: str) -> None:
-    new_host.config_file.write_text(f"state_dir = {new_host.state}\r\n# comment\n\n   {line}  \n")
-    done = new_host.run("backup")
-    assert done.returncode == 2
-    assert f"{new_host.config_file} line 4: `{key}`" in done.stderr
-    assert says in done.stderr
+def test_wrong_lines(new_host: Host) -> None:
+    for line, key, says in WRONG:
+        new_host.config_file.write_text(f"state_dir = {new_host.state}\r\n# comment\n\n   {line}  \n")
+        done = new_host.run("backup")
+        assert done.returncode == 2
+        assert f"{new_host.config_file} line 4: `{key}`" in done.stderr
+        assert says in done.stderr
 
 
 def test_no_config(new_host: Host) -> None:

@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.client.harness import CODE, TOKEN, Host, in_every_shell, wait_until
+from tests.client.harness import CODE, SHELLS, TOKEN, Host, in_every_shell, wait_until
 from tests.client.trees import noise
 
 
@@ -25,8 +25,16 @@ def pushing(host: Host) -> bool:
     return any(line.startswith("rsync") for line in host.vault.gate_log())
 
 
-@in_every_shell
-@pytest.mark.parametrize("ending", [signal.SIGTERM, signal.SIGINT, signal.SIGHUP])
+@pytest.mark.parametrize(
+    ("shell", "ending"),
+    [
+        pytest.param(SHELLS["dash"], signal.SIGTERM, id="dash-TERM"),
+        pytest.param(SHELLS["bash"], signal.SIGTERM, id="bash-TERM"),
+        pytest.param(SHELLS["busybox"], signal.SIGTERM, id="busybox-TERM"),
+        pytest.param(SHELLS["dash"], signal.SIGINT, id="dash-INT"),
+        pytest.param(SHELLS["bash"], signal.SIGHUP, id="bash-HUP"),
+    ],
+)
 def test_a_signal_sends_finish(slow: Host, ending: signal.Signals) -> None:
     with slow.running("backup") as process:
         wait_until(lambda: pushing(slow))
