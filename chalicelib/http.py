@@ -1,6 +1,7 @@
 """The edge: requests to typed values, answers and errors to responses. The only place that knows statuses."""
 
 from collections.abc import Callable, Mapping
+from ipaddress import ip_address
 from typing import Annotated, TypeVar
 from uuid import UUID
 
@@ -29,10 +30,13 @@ STATUS: dict[type[errors.NightvaultError], int] = {
     errors.CloudRefused: 502,
 }
 
+# Patterns end in \Z: `$` would let a newline through at the end.
 Count = Annotated[int, msgspec.Meta(ge=0, le=2**53)]
-Host = Annotated[str, msgspec.Meta(pattern=r"^[A-Za-z0-9][A-Za-z0-9_-]{0,31}$")]
+Host = Annotated[str, msgspec.Meta(pattern=r"^[A-Za-z0-9][A-Za-z0-9_-]{0,31}\Z")]
 Short = Annotated[str, msgspec.Meta(max_length=200)]
-PublicKey = Annotated[str, msgspec.Meta(pattern=r"^ssh-ed25519 [A-Za-z0-9+/]{68}( [!-~][ -~]{0,99})?$")]
+PublicKey = Annotated[str, msgspec.Meta(pattern=r"^ssh-ed25519 [A-Za-z0-9+/]{68}( [!-~][ -~]{0,99})?\Z")]
+# Hosts hand it to ssh: never something that ssh would take for an option.
+Address = Annotated[str, msgspec.Meta(pattern=r"^([A-Za-z0-9:][A-Za-z0-9.:-]{0,199})?\Z")]
 Secret = Annotated[str, msgspec.Meta(min_length=1, max_length=200)]
 
 
@@ -80,7 +84,7 @@ class EnrollBody(Wire):
 class MountBody(Wire):
     host: Host
     volume_id: Short
-    state: Annotated[str, msgspec.Meta(pattern="^(mounted|absent|refused|error)$")]
+    state: Annotated[str, msgspec.Meta(pattern=r"^(mounted|absent|refused|error)\Z")]
     detail: Short = ""
     size_bytes: Count = 0
     free_bytes: Count = 0
@@ -100,8 +104,8 @@ class CommitBody(Wire):
 class ReportBody(Wire):
     instance_id: Short
     boot_id: Short
-    state: Annotated[str, msgspec.Meta(pattern="^(starting|ready|stopping)$")]
-    address: Short
+    state: Annotated[str, msgspec.Meta(pattern=r"^(starting|ready|stopping)\Z")]
+    address: Address
     port: Annotated[int, msgspec.Meta(ge=1, le=65535)]
     host_keys: Annotated[list[PublicKey], msgspec.Meta(min_length=1, max_length=4)]
     mounts: Annotated[list[MountBody], msgspec.Meta(max_length=64)] = []
@@ -189,9 +193,12 @@ def host_name(request: Request) -> str:
 
 
 def source_address(request: Request) -> str:
-    """Where the request came from, as API Gateway saw it."""
+    """Where the request came from, as API Gateway saw it, in the one form that EC2 gives it back in."""
     address: str = request.context["identity"]["sourceIp"]
-    return address
+    try:
+        return str(ip_address(address))
+    except ValueError:
+        raise errors.BadRequest(f"source address: {address[:40]!r} is none") from None
 
 
 def respond(value: object, status: int = 200) -> Response:

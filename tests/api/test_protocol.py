@@ -1,0 +1,236 @@
+"""docs/protocol.md over real HTTP: statuses, shapes and headers of the five routes."""
+
+from typing import Any
+
+import pytest
+from chalice.local import ChaliceRequestHandler
+
+from chalicelib.errors import NightvaultError
+from chalicelib.http import STATUS
+from chalicelib.model import Phase
+from tests.api.conftest import KEY, R1, R2, R3, Answer, Api
+
+DOCUMENT = {
+    "run_id": str,
+    "host": str,
+    "kind": str,
+    "outcome": str | None,
+    "reason": str | None,
+    "phase": str,
+    "queued": bool,
+    "ready": bool,
+    "window": dict | None,
+    "vault": dict | None,
+    "progress": dict | None,
+    "committed": bool,
+    "retry_after_seconds": int,
+    "last": dict | None,
+    "now": str,
+}
+
+
+def check_document(answer: Answer) -> dict[str, Any]:
+    """Every member of the run document is there, in its order, and of its type; JSON is compact."""
+    document: dict[str, Any] = answer.json
+    assert list(document) == list(DOCUMENT)
+    for name, kind in DOCUMENT.items():
+        assert isinstance(document[name], kind), (name, document[name])
+    assert '": ' not in answer.text
+    assert '", "' not in answer.text
+    assert answer.headers["content-type"] == "application/json"
+    assert document["now"].endswith("Z")
+    return document
+
+
+def test_a_night_over_http(api: Api) -> None:
+    answer = api.start("C", R1)
+    assert answer.status == 202
+    document = check_document(answer)
+    assert (document["run_id"], document["host"], document["kind"]) == (R1, "C", "backup")
+    assert (document["phase"], document["ready"], document["vault"]) == ("waking", False, None)
+    assert set(document["window"]) == {"window_id", "opened_at", "closes_at", "seconds_left"}
+    assert document["window"]["seconds_left"] == 12960
+
+    orders = api.boot()
+    assert orders.status == 200
+    assert list(orders.json) == [
+        "vault_id",
+        "report_every_seconds",
+        "power_off",
+        "seconds_to_power_off",
+        "hosts",
+    ]
+    assert orders.json["power_off"] is False
+    assert orders.json["seconds_to_power_off"] == 12960 + 600
+    assert orders.json["hosts"][0] == {
+        "host": "C",
+        "volume_id": "vol-C",
+        "uid": 20001,
+        "user": "nv20001",
+        "public_key": KEY,
+        "live": True,
+    }
+    assert [host["live"] for host in orders.json["hosts"]] == [True, False]
+
+    document = check_document(api.status("C", R1))
+    assert (document["phase"], document["ready"]) == ("open", True)
+    assert document["vault"] == {
+        "vault_id": "vault-1",
+        "address": "203.0.113.9",
+        "port": 22,
+        "user": "nv20001",
+        "host_keys": ["ssh-ed25519 " + "B" * 68],
+    }
+
+    api.report(transfers=[{"host": "C", "live": True, "transfer_bytes": 1048576}])
+    document = check_document(api.status("C", R1))
+    assert document["progress"]["transfer_bytes"] == 1048576
+    assert set(document["progress"]) == {"transfer_bytes", "seen_at"}
+
+    api.report(commits=[{"host": "C", "run_id": R1}])
+    stats = {"files_total": 3, "files_sent": 1, "bytes_sent": 99, "archive_seconds": 0, "push_seconds": 2}
+    answer = api.finish("C", R1, stats=stats)
+    assert answer.status == 200
+    document = check_document(answer)
+    assert (document["outcome"], document["committed"], document["phase"]) == ("complete", True, "closing")
+    assert api.finish("C", R1, stats=stats).text == answer.text
+    api.world.arrive()
+    document = check_document(api.status("C"))
+    assert document["run_id"] == R1
+    assert set(document["last"]) == {
+        "backup_run_id",
+        "backup_window_id",
+        "snapshot_id",
+        "completed_at",
+        "age_seconds",
+    }
+    assert document["last"]["backup_run_id"] == R1
+    assert document["window"] is None
+
+
+def test_no_member_is_named_twice(api: Api) -> None:
+    """sh reads the document with sed."""
+    api.start("C", R1)
+    api.boot()
+    api.report(transfers=[{"host": "C", "live": True, "transfer_bytes": 1}], commits=[{"host": "C", "run_id": R1}])
+    seen: list[str] = []
+
+    def walk(value: object) -> None:
+        if isinstance(value, dict):
+            for name, each in value.items():
+                seen.append(name)
+                walk(each)
+
+    walk(api.status("C", R1).json)
+    assert len(seen) == len(set(seen))
+
+
+def test_start_is_idempotent(api: Api) -> None:
+    assert api.start("C", R1).text == api.start("C", R1).text
+
+
+def test_status_before_any_run(api: Api) -> None:
+    document = api.status("C").json
+    assert document["run_id"] is None
+    assert document["kind"] is None
+    assert document["phase"] == "asleep"
+
+
+def test_a_run_id_is_known_however_it_is_written(api: Api) -> None:
+    api.start("C", "ABCDEF00-0000-4000-8000-000000000001")
+    assert api.status("C", "abcdef00-0000-4000-8000-000000000001").status == 200
+
+
+def test_errors_of_hosts(api: Api) -> None:
+    api.start("C", R1)
+    unknown = api.status("C", R3)
+    assert (unknown.status, unknown.code) == (404, "UnknownRun")
+    assert (api.finish("C", R3).status, api.finish("C", R3).code) == (404, "UnknownRun")
+    taken = api.start("H", R1)
+    assert (taken.status, taken.code) == (409, "RunIdTaken")
+    api.start("C", R2)
+    superseded = api.finish("C", R1)
+    assert (superseded.status, superseded.code) == (409, "RunSuperseded")
+    assert "retry-after" not in superseded.headers
+
+
+def test_a_spent_window_says_when_to_come_back(api: Api) -> None:
+    api.start("C", R1)
+    api.world.clock.advance(12960)
+    api.world.control.sweep()
+    api.world.arrive()
+    api.world.pass_minutes(2)
+    assert api.world.vault.phase is Phase.ASLEEP
+    spent = api.start("C", R2)
+    assert (spent.status, spent.code) == (429, "WindowSpent")
+    assert int(spent.headers["retry-after"]) == pytest.approx(20 * 3600 - 12960 + 3 * 3600, abs=200)
+
+
+def test_a_stale_machine_is_told_to_go(api: Api) -> None:
+    api.start("C", R1)
+    api.boot()
+    stale = api.report(instance_id="i-old")
+    assert (stale.status, stale.code) == (409, "StaleVault")
+    api.finish("C", R1, "failed", exit_code=3)
+    assert api.report("stopping").json["power_off"] is True
+    api.world.arrive()
+    assert api.report().code == "StaleVault"
+
+
+def test_when_ec2_refuses_start_is_accepted_all_the_same(api: Api) -> None:
+    made = len(api.world.cloud.calls)
+    api.world.cloud.refuse_calls = set(range(made + 1, made + 9))
+    answer = api.start("C", R1)
+    assert answer.status == 202
+    assert answer.json["phase"] == "faulted"
+
+
+def test_what_nobody_foresaw_is_a_500_that_says_nothing(api: Api, monkeypatch: pytest.MonkeyPatch) -> None:
+    def fail(*_: object) -> None:
+        raise RuntimeError("a secret detail")
+
+    monkeypatch.setattr(api.world.control, "start", fail)
+    answer = api.start("C", R1)
+    assert (answer.status, answer.code) == (500, "Internal")
+    assert "secret" not in answer.text
+    assert api.world.told.faults[-1][0] == "view_failed"
+
+
+def test_every_error_has_a_status() -> None:
+    def all_of(kind: type[NightvaultError]) -> set[type[NightvaultError]]:
+        return {kind}.union(*(all_of(each) for each in kind.__subclasses__()))
+
+    assert set(STATUS) == all_of(NightvaultError) - {NightvaultError}
+
+
+@pytest.mark.parametrize(("method", "path"), [("GET", "/start"), ("POST", "/status"), ("GET", "/report"), ("GET", "/")])
+def test_other_methods_and_paths_are_not_served(api: Api, method: str, path: str) -> None:
+    assert api.call(method, path, token=api.tokens["C"]).status in (403, 404, 405)
+
+
+@pytest.mark.parametrize(
+    ("seen", "admitted"),
+    [
+        ("192.0.2.7", "192.0.2.7"),
+        ("2001:0DB8:0000:0000:0000:0000:0000:0007", "2001:db8::7"),
+        ("2001:db8::7", "2001:db8::7"),
+    ],
+)
+def test_an_address_is_admitted_in_the_form_that_ec2_gives_back(
+    api: Api, monkeypatch: pytest.MonkeyPatch, seen: str, admitted: str
+) -> None:
+    """Else the sweep, which compares, would shut out who is in the middle of a push."""
+    monkeypatch.setattr("chalice.local.LambdaEventConverter.LOCAL_SOURCE_IP", seen)
+    monkeypatch.setattr("tests.localcloud.front._Handler.setup", ChaliceRequestHandler.setup)
+    assert api.start("C", R1).status == 202
+    assert api.world.cloud.ingress("sg-vault-1") == {admitted}
+
+
+def test_an_address_that_is_none_starts_nothing(api: Api, monkeypatch: pytest.MonkeyPatch) -> None:
+    """API Gateway's console says `test-invoke-source-ip`."""
+    monkeypatch.setattr("chalice.local.LambdaEventConverter.LOCAL_SOURCE_IP", "test-invoke-source-ip")
+    monkeypatch.setattr("tests.localcloud.front._Handler.setup", ChaliceRequestHandler.setup)
+    before = api.everything()
+    answer = api.start("C", R1)
+    assert (answer.status, answer.code) == (400, "BadRequest")
+    assert api.everything() == before
