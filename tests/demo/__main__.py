@@ -11,7 +11,7 @@ from pathlib import Path
 from rich.console import Console
 
 from tests.demo.checks import WHOLE, nights, restored
-from tests.demo.night import play
+from tests.demo.night import archive_all, play
 from tests.demo.player import Player
 from tests.demo.summary import show
 from tests.demo.trees import TREES
@@ -22,7 +22,7 @@ from tests.localcloud.cloud import LocalCloud
 POLICY = {
     "window_seconds": 90,
     "minimum_window_seconds": 5,
-    "linger_seconds": 2,
+    "linger_seconds": 20,
     "lease_seconds": 12,
     "wake_timeout_seconds": 60,
     "claim_seconds": 10,
@@ -39,7 +39,8 @@ def main(arguments: Sequence[str]) -> int:
     options.add_argument("--keep", type=Path, help="work in this folder and leave it behind, to look at")
     options.add_argument("--rootless", action="store_true", help="plain folders instead of filesystems, though root")
     chosen = options.parse_args(arguments)
-    console = Console(file=sys.stdout)
+    terminal = sys.stdout.isatty()
+    console = Console(file=sys.stdout, width=None if terminal else 120)
     folder = chosen.keep or Path(tempfile.mkdtemp(prefix="nightvault-demo-"))
     folder.mkdir(parents=True, exist_ok=True)
     try:
@@ -62,17 +63,20 @@ def _demo(folder: Path, view: View, console: Console, *, rooted: bool | None) ->
                 player.furnish()
                 player.enroll(cloud.invite(player.name))
                 view.say(f"host {player.name}: {player.expected_bytes / 1e6:.0f} MB, {player.tree.title}; enrolled")
-            first = play(cloud, view, players, number=1)
+            view.say("the first archives, made by day: they take longest, and no vault is awake for them")
+            head_start = archive_all(players)
+            evening = cloud.clock.now()
+            first = play(cloud, view, players, number=1, head_start=head_start)
             view.say("the day goes by: files are edited, renamed, deleted; O commits large files; L takes orders")
             was = {player.name: _sample(player, folder / "yesterday") for player in players}
             for player in players:
                 player.work_by_day()
-            cloud.clock.advance(seconds=86400)
+            cloud.clock.advance(seconds=86400 - (cloud.clock.now() - evening).total_seconds())
             host_o, host_l = players[2], players[3]
             host_o.configure(bandwidth_kib=SLOW_LINE_KIB)
             host_l.configure(bandwidth_kib=SLOWER_LINE_KIB)
             view.say("tonight O is on a slow line and will be cut by the window, and L loses power in its push")
-            second = play(cloud, view, players, number=2, dies=host_l)
+            second = play(cloud, view, players, number=2, head_start=head_start, dies=host_l)
             view.say("restoring a file of each host out of its last good restore point")
             checks = nights(cloud, first, second, POLICY["window_seconds"])
             for player in players:
@@ -83,7 +87,7 @@ def _demo(folder: Path, view: View, console: Console, *, rooted: bool | None) ->
         finally:
             for player in players:
                 player.die()
-    return show(console, (first, second), players, checks)
+    return show(console, (first, second), players, checks, POLICY["window_seconds"])
 
 
 def _sample(player: Player, to: Path) -> tuple[Path, Path]:

@@ -31,22 +31,61 @@ class Point:
 
 @dataclass(frozen=True)
 class Night:
+    """`points`: of each host, what its newest window made. `windows`: usually one; a late host wakes another."""
+
     number: int
     rows: dict[str, Row]
     points: dict[str, Point]
+    windows: int
+    snapshots: int
     awake_seconds: int
     last: dict[str, str]
 
 
-def play(cloud: LocalCloud, view: View, players: list[Player], *, number: int, dies: Player | None = None) -> Night:
-    """Start every host's backup and watch until the vault sleeps again and its restore points have settled."""
+def archive_all(players: list[Player]) -> dict[str, float]:
+    """The first archives, made by day since they take longest; seconds by host."""
+    began = time.monotonic()
+    seconds: dict[str, float] = {}
     for player in players:
-        player.start_backup()
+        player.run("archive")
+    while len(seconds) < len(players):
+        for player in players:
+            if player.name not in seconds and player.poll():
+                if player.exit_code:
+                    raise RuntimeError(f"{player.name} could not archive ({player.exit_code}): {player.output}")
+                seconds[player.name] = time.monotonic() - began
+        time.sleep(0.1)  # nothing to await: four processes, whichever ends
+    return seconds
+
+
+def play(
+    cloud: LocalCloud,
+    view: View,
+    players: list[Player],
+    *,
+    number: int,
+    head_start: dict[str, float],
+    dies: Player | None = None,
+) -> Night:
+    """Every host's backup, until the vault sleeps again and its restore points have settled.
+
+    `head_start`: how long each host's archive takes, in seconds; the slow ones begin earlier, as their owners
+    would have cron do, so that all of them find the vault awake.
+    """
+    before = {window["window_id"] for window in _windows(cloud)}
+    longest = max(head_start.values())
+    starts = {player.name: longest - head_start[player.name] for player in players}
+    waiting = list(players)
+    for player in players:
+        player.rest()
     began = time.monotonic()
     with view.watching(lambda: _look(cloud, players, number)) as show:
         while True:
+            for player in [p for p in waiting if time.monotonic() - began >= starts[p.name]]:
+                player.run("backup")
+                waiting.remove(player)
             moment = show()
-            ended = [player.poll() for player in players]
+            ended = [player not in waiting and player.poll() for player in players]
             if dies and not dies.killed and _received(moment, dies) > DIES_AFTER_BYTES:
                 dies.die()
                 view.say(f"[red]{dies.name} lost power[/] in the middle of its push")
@@ -55,7 +94,12 @@ def play(cloud: LocalCloud, view: View, players: list[Player], *, number: int, d
             if time.monotonic() - began > LONGEST_SECONDS:
                 raise TimeoutError(f"night {number} did not end in {LONGEST_SECONDS} s: {moment}")
             time.sleep(0.25)  # the picture's rate; nothing waits for it
-    return _record(cloud, players, number)
+    return _record(cloud, players, number, before)
+
+
+def _windows(cloud: LocalCloud) -> list[dict[str, Any]]:
+    windows: list[dict[str, Any]] = cloud.operate("windows", vault_id="vault-1", limit=50)["windows"]
+    return windows
 
 
 def _vault(cloud: LocalCloud) -> dict[str, Any]:
@@ -87,7 +131,7 @@ def _instant(value: str) -> datetime:
 
 def _lane(player: Player, run: dict[str, Any] | None) -> Lane:
     received = (run or {}).get("progress") or {}
-    state = "archiving"
+    state = "archiving" if player.process else "its hour has not come"
     if run:
         pushing = "pushing" if received else "waiting for the vault"
         state = run["outcome"] or ("committed" if run["committed_at"] else pushing)
@@ -102,10 +146,10 @@ def _received(moment: Moment, player: Player) -> int:
     return next(lane.received for lane in moment.lanes if lane.player is player)
 
 
-def _record(cloud: LocalCloud, players: list[Player], number: int) -> Night:
-    window = cloud.operate("windows", vault_id="vault-1", limit=1)["windows"][0]
+def _record(cloud: LocalCloud, players: list[Player], number: int, before: set[str]) -> Night:
+    windows = [window for window in reversed(_windows(cloud)) if window["window_id"] not in before]
     rows = {}
-    for host, run in _runs(window).items():
+    for host, run in {host: run for window in windows for host, run in _runs(window).items()}.items():
         stats, progress = run["stats"] or {}, run["progress"] or {}
         seconds = (_instant(run["ended_at"]) - _instant(run["started_at"])).total_seconds()
         player = next(each for each in players if each.name == host)
@@ -115,12 +159,22 @@ def _record(cloud: LocalCloud, players: list[Player], number: int) -> Night:
             seconds=round(seconds),
             said=player.last_line(),
         )
+    ids = [window["window_id"] for window in windows]
+    snapshots = [each for each in cloud.snapshots() if each["tags"]["nightvault:window"] in ids]
+    snapshots.sort(key=lambda each: ids.index(each["tags"]["nightvault:window"]))
     points = {
         each["tags"]["nightvault:host"]: Point(each["SnapshotId"], each["tags"]["nightvault:label"])
-        for each in cloud.snapshots()
-        if each["tags"]["nightvault:window"] == window["window_id"]
+        for each in snapshots
     }
-    awake = round((_instant(window["stopped_at"]) - _instant(window["opened_at"])).total_seconds())
+    awake = sum((_instant(w["stopped_at"]) - _instant(w["opened_at"])).total_seconds() for w in windows)
     hosts = cloud.operate("hosts")["hosts"]
     last = {host["name"]: host["last_backup"]["snapshot_id"] for host in hosts if host["last_backup"]}
-    return Night(number=number, rows=rows, points=points, awake_seconds=awake, last=last)
+    return Night(
+        number=number,
+        rows=dict(sorted(rows.items())),
+        points=points,
+        windows=len(windows),
+        snapshots=len(snapshots),
+        awake_seconds=round(awake),
+        last=last,
+    )

@@ -1,6 +1,7 @@
 """A host of the demo: its live files, its configuration, and the real client script run on it."""
 
 import os
+import shutil
 import signal
 import subprocess
 from dataclasses import dataclass, field
@@ -45,10 +46,15 @@ class Player:
     def password_file(self) -> Path:
         return self.folder / "state" / "password"
 
+    @property
+    def client(self) -> Path:
+        return self.folder / "nightvault"
+
     def furnish(self) -> None:
         self.tree.make(self.live)
         self.expected_bytes = size_of(self.live)
         (self.folder / "state").mkdir(mode=0o700, parents=True, exist_ok=True)
+        shutil.copy2(CLIENT, self.client)
         self.configure()
 
     def configure(self, bandwidth_kib: int = 0) -> None:
@@ -65,7 +71,7 @@ class Player:
 
     def enroll(self, code: str) -> None:
         subprocess.run(
-            [CLIENT, "-c", self.config, "enroll", self.url, "-"],
+            [self.client, "-c", self.config, "enroll", self.url, "-"],
             input=code,
             text=True,
             check=True,
@@ -79,11 +85,12 @@ class Player:
         after = {p: (p.stat().st_mtime_ns, p.stat().st_size) for p in self.live.rglob("*") if p.is_file()}
         self.expected_bytes = sum(stat[1] for path, stat in after.items() if before.get(path) != stat)
 
-    def start_backup(self) -> None:
+    def run(self, command: str) -> None:
+        """Start `nightvault COMMAND` on this host; `poll` says when it has ended."""
         self.exit_code, self.killed, self.output = None, False, ""
         with self._log.open("w") as log:
             self.process = subprocess.Popen(
-                [CLIENT, "-c", self.config, "backup"],
+                [self.client, "-c", self.config, command],
                 stdout=log,
                 stderr=subprocess.STDOUT,
                 stdin=subprocess.DEVNULL,
@@ -92,11 +99,15 @@ class Player:
             )
 
     def poll(self) -> bool:
-        """Whether its backup has ended; then `exit_code` and `output` say how."""
+        """Whether its command has ended; then `exit_code` and `output` say how."""
         if self.process and self.exit_code is None:
             self.exit_code = self.process.poll()
             self.output = self._log.read_text()
         return self.exit_code is not None
+
+    def rest(self) -> None:
+        """Forget the last command: nothing of this host runs, and nothing of it has ended."""
+        self.process, self.exit_code = None, None
 
     def die(self) -> None:
         """The power cord: every process of this host, at once, without a word."""

@@ -20,8 +20,9 @@ def decrypted(snapshot: Path, player: Player) -> Iterator[Path]:
     with tempfile.TemporaryDirectory(prefix="nightvault-restore-") as scratch:
         cipher, plain = Path(scratch) / "cipher", Path(scratch) / "plain"
         plain.mkdir()
-        subprocess.run(["rsync", "-a", "-H", "--fake-super", f"{snapshot}/current/", f"{cipher}/"], check=True)
-        mount = ["gocryptfs", "-q", "-nosyslog", "-ro", "-passfile", str(player.password_file)]
+        subprocess.run(["rsync", "-aHAX", "--fake-super", f"{snapshot}/current/", f"{cipher}/"], check=True)
+        # Not read-only: rdiff-backup wants to write its log into the repository, and this one is a copy.
+        mount = ["gocryptfs", "-q", "-nosyslog", "-passfile", str(player.password_file)]
         subprocess.run([*mount, str(cipher), str(plain)], check=True)
         try:
             yield plain

@@ -12,14 +12,20 @@ GIB = 2**30
 MARKS = {"complete": "[green]complete[/]", "cut": "[yellow]cut[/]", "abandoned": "[red]abandoned[/]"}
 
 
-def show(console: Console, nights: tuple[Night, ...], players: list[Player], checks: list[Check]) -> int:
+def show(
+    console: Console, nights: tuple[Night, ...], players: list[Player], checks: list[Check], window_seconds: int
+) -> int:
     """Print everything; 0 if every check held, else 1."""
     for night in nights:
         console.print(_table(night))
-        console.print(f"the vault was awake for {night.awake_seconds} s\n", highlight=False)
+        console.print(
+            f"the vault was awake for {night.awake_seconds} s of its {window_seconds} s window\n", highlight=False
+        )
     _bill(console, nights, players)
     for check in checks:
-        console.print(f"{'[green]ok   [/]' if check.held else '[red]WRONG[/]'} {check.what}", highlight=False)
+        console.print(
+            f"{'[green]ok   [/]' if check.held else '[red]WRONG[/]'} {check.what}", highlight=False, soft_wrap=True
+        )
     wrong = [check for check in checks if not check.held]
     verdict = (
         f"[red]{len(wrong)} of {len(checks)} came out wrong[/]" if wrong else "[green]all came out as it should[/]"

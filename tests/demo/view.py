@@ -53,7 +53,7 @@ class View:
 
     def say(self, text: str) -> None:
         stamp = f"[dim]{time.monotonic() - self._began:6.1f} s[/]  " if not self._console.is_terminal else ""
-        self._console.print(f"{stamp}{text}", highlight=False)
+        self._console.print(f"{stamp}{text}", highlight=False, soft_wrap=True)
 
     @contextmanager
     def watching(self, look: Callable[[], Moment]) -> Iterator[Callable[[], Moment]]:
