@@ -3,8 +3,9 @@
 A window is charged to the day on which it opened, so a night that crosses midnight is one night.
 """
 
-from dataclasses import replace
 from datetime import UTC, datetime, timedelta
+
+from msgspec.structs import replace
 
 from chalicelib.errors import WindowSpent
 from chalicelib.model import Ceiling, Kind, Policy, Spent, Vault, Window

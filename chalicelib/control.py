@@ -6,8 +6,9 @@ call is told and left to the sweep, which derives every effect again.
 
 import random
 from collections.abc import Callable
-from dataclasses import replace
 from datetime import datetime, timedelta
+
+from msgspec.structs import replace
 
 from chalicelib.acting import Actor
 from chalicelib.alerts import alert_of

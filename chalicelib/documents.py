@@ -1,7 +1,9 @@
 """What hosts and vaults are told, as documents. The contract is docs/protocol.md."""
 
-from dataclasses import asdict, dataclass
 from datetime import datetime, timedelta
+
+from msgspec import Struct
+from msgspec.structs import asdict
 
 from chalicelib.model import Host, Kind, Outcome, Phase, Policy, Run, Slot, Vault, Window
 
@@ -16,16 +18,14 @@ _RETRY_AFTER = {
 }
 
 
-@dataclass(frozen=True, kw_only=True)
-class WindowDocument:
+class WindowDocument(Struct, frozen=True, kw_only=True):
     window_id: str
     opened_at: datetime
     closes_at: datetime
     seconds_left: int
 
 
-@dataclass(frozen=True, kw_only=True)
-class VaultDocument:
+class VaultDocument(Struct, frozen=True, kw_only=True):
     vault_id: str
     address: str
     port: int
@@ -33,14 +33,12 @@ class VaultDocument:
     host_keys: list[str]
 
 
-@dataclass(frozen=True, kw_only=True)
-class ProgressDocument:
+class ProgressDocument(Struct, frozen=True, kw_only=True):
     transfer_bytes: int
     seen_at: datetime
 
 
-@dataclass(frozen=True, kw_only=True)
-class LastDocument:
+class LastDocument(Struct, frozen=True, kw_only=True):
     backup_run_id: str
     backup_window_id: str
     snapshot_id: str
@@ -48,8 +46,7 @@ class LastDocument:
     age_seconds: int
 
 
-@dataclass(frozen=True, kw_only=True)
-class RunDocument:
+class RunDocument(Struct, frozen=True, kw_only=True):
     """No member that a client acts upon has a name twice in here: sh reads it with sed."""
 
     run_id: str | None
@@ -69,8 +66,7 @@ class RunDocument:
     now: datetime
 
 
-@dataclass(frozen=True, kw_only=True)
-class HostOrder:
+class HostOrder(Struct, frozen=True, kw_only=True):
     host: str
     volume_id: str
     uid: int
@@ -79,8 +75,7 @@ class HostOrder:
     live: bool
 
 
-@dataclass(frozen=True, kw_only=True)
-class Orders:
+class Orders(Struct, frozen=True, kw_only=True):
     """What the vault's agent is to do."""
 
     vault_id: str

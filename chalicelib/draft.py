@@ -3,8 +3,10 @@
 Private to lifecycle.py. A Draft lives for one call of `decide`; the values in it are frozen.
 """
 
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from datetime import datetime, timedelta
+
+from msgspec.structs import replace
 
 from chalicelib import budget
 from chalicelib.commands import (
@@ -88,14 +90,14 @@ class Draft:
         return self.vault.window
 
     def change(self, **changes: object) -> None:
-        self.vault = replace(self.vault, **changes)  # type: ignore[arg-type]
+        self.vault = replace(self.vault, **changes)
 
     def change_window(self, **changes: object) -> None:
-        self.change(window=replace(self.window, **changes))  # type: ignore[arg-type]
+        self.change(window=replace(self.window, **changes))
 
     def change_slot(self, host: str, **changes: object) -> None:
         if host in self.vault.hosts:
-            slot = replace(self.vault.hosts[host], **changes)  # type: ignore[arg-type]
+            slot = replace(self.vault.hosts[host], **changes)
             self.change(hosts={**self.vault.hosts, host: slot})
 
     def put_run(self, run: Run) -> None:
@@ -123,7 +125,7 @@ class Draft:
         """End a live run. What the vault saw committed is complete, although its host never came to say so."""
         if run.committed_at and outcome in (Outcome.CUT, Outcome.ABANDONED):
             outcome, reason = Outcome.COMPLETE, f"committed, though {reason}"
-        ended = replace(run, outcome=outcome, reason=reason, ended_at=self.now, **changes)  # type: ignore[arg-type]
+        ended = replace(run, outcome=outcome, reason=reason, ended_at=self.now, **changes)
         queued = run.run_id in self.vault.queued
         self.put_run(ended)
         self.facts.append(RunEnded(run=ended))

@@ -1,8 +1,10 @@
 """Enrolling hosts, and the agents of vaults, by one-use codes. Only hashes of codes and secrets are stored."""
 
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from datetime import datetime, timedelta
 from typing import TYPE_CHECKING
+
+from msgspec.structs import replace
 
 from chalicelib.auth import HOST_NAME, new_secret, sha256, token
 from chalicelib.commands import AgentEnrolled, HostPlaced

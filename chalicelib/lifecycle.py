@@ -8,9 +8,10 @@ carry it out; it is longer than any of our Lambdas may run.
 This file says what each command does in each phase; the steps that they share are in draft.py.
 """
 
-from dataclasses import replace
 from datetime import datetime, timedelta
 from typing import assert_never
+
+from msgspec.structs import replace
 
 from chalicelib import budget
 from chalicelib.commands import (

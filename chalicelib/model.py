@@ -3,9 +3,10 @@
 Everything here is data. Nothing knows the clock, AWS, or HTTP. Instants are aware and in UTC.
 """
 
-from dataclasses import dataclass, field
 from datetime import datetime, timedelta
 from enum import StrEnum
+
+from msgspec import Struct, field
 
 # An instance takes 28 attachments on the smaller Nitro types, of which root volume and network interface
 # use two: https://docs.aws.amazon.com/AWSEC2/latest/UserGuide/volume_limits.html
@@ -59,8 +60,7 @@ class PointState(StrEnum):
     ERROR = "error"
 
 
-@dataclass(frozen=True, kw_only=True)
-class Stats:
+class Stats(Struct, frozen=True, kw_only=True):
     """What a client says of its run. Sizes in bytes, durations in whole seconds; None where it did not say."""
 
     files_total: int | None = None
@@ -72,16 +72,14 @@ class Stats:
     push_seconds: int | None = None
 
 
-@dataclass(frozen=True, kw_only=True)
-class Progress:
+class Progress(Struct, frozen=True, kw_only=True):
     """A live transfer as the vault saw it: bytes received since it began."""
 
     transfer_bytes: int
     seen_at: datetime
 
 
-@dataclass(frozen=True, kw_only=True)
-class Run:
+class Run(Struct, frozen=True, kw_only=True):
     """One host's turn in a window. It lives until it has an outcome."""
 
     run_id: str
@@ -110,16 +108,14 @@ class Run:
         return self.outcome is Outcome.COMPLETE and self.committed_at is not None
 
 
-@dataclass(frozen=True, kw_only=True)
-class Ceiling:
+class Ceiling(Struct, frozen=True, kw_only=True):
     """The part of a kind's daily budget that a window was given."""
 
     since: datetime
     closes_at: datetime
 
 
-@dataclass(frozen=True, kw_only=True)
-class RestorePoint:
+class RestorePoint(Struct, frozen=True, kw_only=True):
     """A snapshot of one host's volume. `complete` says whether the run that pushed last was whole."""
 
     host: str
@@ -136,8 +132,7 @@ class RestorePoint:
     attempt: int = 1
 
 
-@dataclass(frozen=True, kw_only=True)
-class Window:
+class Window(Struct, frozen=True, kw_only=True):
     """One waking of a vault, from the start that opened it to the snapshots that seal it."""
 
     window_id: str
@@ -171,8 +166,7 @@ class Window:
         return 0 if self.stopped_at is None else int((self.stopped_at - self.opened_at).total_seconds())
 
 
-@dataclass(frozen=True, kw_only=True)
-class Slot:
+class Slot(Struct, frozen=True, kw_only=True):
     """A host's place on its vault. `number` gives its device name, `uid` its account; neither ever changes."""
 
     number: int
@@ -190,8 +184,7 @@ class Slot:
         return self.last_started_at and self.last_started_at + timedelta(seconds=self.every_seconds)
 
 
-@dataclass(frozen=True, kw_only=True)
-class Launch:
+class Launch(Struct, frozen=True, kw_only=True):
     """The intent to launch an instance, kept until EC2 has answered with its id.
 
     `client_token` makes a repeated RunInstances the same launch; `code` is what the instance enrols with.
@@ -201,8 +194,7 @@ class Launch:
     code: str
 
 
-@dataclass(frozen=True, kw_only=True)
-class Mount:
+class Mount(Struct, frozen=True, kw_only=True):
     """A volume as the agent sees it."""
 
     volume_id: str
@@ -212,8 +204,7 @@ class Mount:
     free_bytes: int = 0
 
 
-@dataclass(frozen=True, kw_only=True)
-class Agent:
+class Agent(Struct, frozen=True, kw_only=True):
     """The vault's agent: who it is (from enrolment) and what it said last."""
 
     token_hash: str
@@ -226,16 +217,14 @@ class Agent:
     strange_key: str = ""  # what it showed instead of `host_key`, so that this is told once
 
 
-@dataclass(frozen=True, kw_only=True)
-class Spent:
+class Spent(Struct, frozen=True, kw_only=True):
     """Awake seconds charged to one UTC day, for each kind."""
 
     day: str
     seconds: dict[Kind, int]
 
 
-@dataclass(frozen=True, kw_only=True)
-class Vault:
+class Vault(Struct, frozen=True, kw_only=True):
     """One EC2 instance, its hosts' volumes, and everything that must survive a crash of the control plane."""
 
     vault_id: str
@@ -270,8 +259,7 @@ class Vault:
         return None
 
 
-@dataclass(frozen=True, kw_only=True)
-class LastBackup:
+class LastBackup(Struct, frozen=True, kw_only=True):
     """The newest backup that counts: a completed snapshot of a complete run."""
 
     run_id: str
@@ -281,8 +269,7 @@ class LastBackup:
     completed_at: datetime
 
 
-@dataclass(frozen=True, kw_only=True)
-class Host:
+class Host(Struct, frozen=True, kw_only=True):
     """A machine that is backed up. The secret of its token is not here, only its SHA-256."""
 
     name: str
@@ -300,8 +287,7 @@ class Host:
         return (now - since).total_seconds() > 2 * self.every_seconds
 
 
-@dataclass(frozen=True, kw_only=True)
-class Code:
+class Code(Struct, frozen=True, kw_only=True):
     """An invitation to enrol: for a host, or (name `@vault-1`) for a vault's agent. One use; only its hash is kept."""
 
     code_hash: str
@@ -312,8 +298,7 @@ class Code:
     every_seconds: int = 0
 
 
-@dataclass(frozen=True, kw_only=True)
-class Policy:
+class Policy(Struct, frozen=True, kw_only=True):
     """The durations that a vault's life obeys, in seconds."""
 
     window_seconds: int = 12960  # 3.6 h of awake time a UTC day

@@ -1,7 +1,7 @@
 """What the deployment decides: names of the stack's resources and the policy, from the environment."""
 
 from collections.abc import Mapping
-from dataclasses import dataclass, fields
+from dataclasses import dataclass
 
 from chalicelib.model import Policy
 
@@ -45,10 +45,10 @@ class Settings:
 
 def _policy(environment: Mapping[str, str]) -> Policy:
     values: dict[str, int] = {}
-    for field in fields(Policy):
-        name = f"NIGHTVAULT_{field.name.upper()}"
+    for field in Policy.__struct_fields__:
+        name = f"NIGHTVAULT_{field.upper()}"
         if name in environment:
             if not environment[name].isdecimal():
                 raise SettingsError(f"{name} is {environment[name]!r}; it must be a whole number ≥ 0")
-            values[field.name] = int(environment[name])
+            values[field] = int(environment[name])
     return Policy(**values)

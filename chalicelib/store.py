@@ -14,12 +14,12 @@ older version can run on a newer one's table after a rollback.
 
 from collections.abc import Iterator
 from contextlib import suppress
-from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 from itertools import islice
 from typing import TYPE_CHECKING, Any
 
 import msgspec
+from msgspec.structs import replace
 
 from chalicelib.errors import CodeRefused
 from chalicelib.model import Code, Host, LastBackup, RestorePoint, Vault, Window

@@ -2,13 +2,14 @@
 
 import re
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from datetime import UTC, datetime
 from itertools import count
 from typing import Any
 
 import pytest
 from botocore.exceptions import ClientError, ConnectTimeoutError
+from msgspec.structs import replace
 
 from chalicelib.cloud import Ec2Cloud
 from chalicelib.errors import CloudRefused

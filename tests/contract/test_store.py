@@ -4,7 +4,6 @@ import json
 import typing
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import fields, is_dataclass, replace
 from datetime import UTC, datetime, timedelta
 from itertools import permutations
 from pathlib import Path
@@ -16,6 +15,8 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from moto import mock_aws
+from msgspec import Struct
+from msgspec.structs import fields, replace
 
 from chalicelib import model
 from chalicelib.errors import CodeRefused
@@ -417,7 +418,7 @@ _text = st.text(max_size=10)
 
 
 def full(kind: type[Any]) -> st.SearchStrategy[Any]:
-    """Any value of a dataclass of the model, no field left at its default."""
+    """Any value of a struct of the model, no field left at its default."""
     hints = typing.get_type_hints(kind)
     return st.builds(kind, **{field.name: _of(hints[field.name]) for field in fields(kind)})
 
@@ -429,7 +430,7 @@ def _of(hint: Any) -> st.SearchStrategy[Any]:
         return st.none() | _of(inner)
     if typing.get_origin(hint) is dict:
         return st.dictionaries(_of(arguments[0]), _of(arguments[1]), max_size=2)
-    if is_dataclass(hint) and isinstance(hint, type):
+    if isinstance(hint, type) and issubclass(hint, Struct):
         return full(hint)
     plain: dict[Any, st.SearchStrategy[Any]] = {datetime: _moments, int: _whole, str: _text, bool: st.booleans()}
     return plain[hint] if hint in plain else st.sampled_from(list(hint))

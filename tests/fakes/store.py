@@ -1,8 +1,9 @@
 """ports.Store in memory, with DynamoDB's promises: conditional writes, all or nothing."""
 
-from dataclasses import replace
 from datetime import datetime
 from threading import Lock
+
+from msgspec.structs import replace
 
 from chalicelib.errors import CodeRefused
 from chalicelib.model import Code, Host, LastBackup, RestorePoint, Vault, Window

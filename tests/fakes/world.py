@@ -1,6 +1,6 @@
 """A whole control plane over fakes, with the words that scenarios are told in."""
 
-from dataclasses import replace
+from msgspec.structs import replace
 
 from chalicelib.auth import sha256
 from chalicelib.commands import Finish, Report, Start

@@ -4,11 +4,11 @@ The vault of the table has a machine `i-1` and the host C; where a window is und
 in it. A minute has passed since, and no claim is held.
 """
 
-from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 from typing import get_args
 
 import pytest
+from msgspec.structs import replace
 
 from chalicelib.commands import (
     AgentEnrolled,

@@ -4,6 +4,7 @@ from collections.abc import Callable
 from dataclasses import replace
 
 import pytest
+from msgspec import structs
 
 from chalicelib.commands import PointFailed, Report, RunEnded, WakeFaulted
 from chalicelib.errors import CloudRefused, RunIdTaken, RunSuperseded, StaleVault, UnknownRun, WindowSpent
@@ -623,7 +624,7 @@ def test_a_code_that_the_machine_has_used_stays_used_when_its_launch_is_repeated
     world.boot()
     (code,) = [c for c in world.store._codes.values() if c.name == "@vault-1"]
     assert code.used_at
-    world.store.put_code(replace(code, used_at=None))
+    world.store.put_code(structs.replace(code, used_at=None))
     kept = world.store.code(code.code_hash)
     assert kept
     assert kept.used_at
