@@ -38,6 +38,7 @@ def back(tmp_path: Path) -> Path:
 
 
 def test_a_night(vault: Vault, source: Path, back: Path) -> None:
+    vault.cloud.order(report_every_seconds=60)  # so what is reported sooner was news, told at once
     [host] = vaults.mounted(vault, "C")
     first = run()
     begun = host.ssh("begin", first)
@@ -58,6 +59,8 @@ def test_a_night(vault: Vault, source: Path, back: Path) -> None:
     vault.cloud.wait_for(lambda report: report["commits"] == [{"host": "C", "run_id": first}])
     assert host.pull(back).returncode == 0
     assert vaults.listing(back) == vaults.listing(source)
+    for kind in ("began", "ended"):
+        vault.cloud.wait_for(lambda report, kind=kind: bool(report["transfers"]) == (kind == "began"))  # type: ignore[misc]
 
     # The next night: staging is what is current; a commit of nothing pushed changes nothing.
     second = run()
@@ -176,7 +179,7 @@ def test_a_cut_push_is_resumed(vault: Vault, source: Path, back: Path, number: s
     before = vaults.listing(source)
     host.ssh("begin", run())
     (source / "big").write_bytes(os.urandom(12_000_000))
-    (source / "small").write_text("later")
+    (source / "small").write_text("of another size, so that rsync sees it within the same second")
     client = subprocess.Popen(
         host.rsync_command("-a", "--inplace", "--bwlimit=16000", f"{source}/", "127.0.0.1:."),
         stdout=subprocess.DEVNULL,

@@ -20,6 +20,7 @@ from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 from typing import Any, TypeVar
 
+import registry
 import user_data
 
 IMAGE = Path(user_data.__file__).resolve().parent
@@ -109,7 +110,7 @@ class Cloud:
     def __init__(self) -> None:
         self.orders: dict[str, Any] = {
             "vault_id": "vault-1",
-            "report_every_seconds": 5,
+            "report_every_seconds": 1,
             "power_off": False,
             "seconds_to_power_off": 600,
             "hosts": [],
@@ -163,6 +164,8 @@ class Cloud:
         self._thread.start()
 
     def close(self) -> None:
+        if not self._thread.is_alive():
+            return
         self._server.shutdown()
         self._server.server_close()
         self._thread.join()
@@ -358,6 +361,9 @@ class Machine(Vault):
     def volume(self, host: Host) -> Path:
         return self.path(f"/mnt/{host.name}")
 
+    def poke(self) -> None:
+        registry.poke(self.path("/run/nightvault"))
+
 
 class Rootless(Vault):
     """A vault of plain folders under the account that runs the test."""
@@ -397,10 +403,15 @@ class Rootless(Vault):
         self._start("sshd", [SSHD, "-D", "-e", "-f", str(self.base / "sshd_config")], self.base / "sshd.log")
         wait_until(lambda: answers_ssh(self.port))
 
-    def start_agent(self, **changes: Any) -> int:
+    def write_config(self, **changes: Any) -> Path:
         folders = {"state_dir": "state", "run_dir": "run", "mount_root": "mnt", "device_dir": "dev", "keys_dir": "keys"}
         paths = {key: str(self.base / name) for key, name in folders.items()}
-        (self.base / "agent.json").write_text(json.dumps(self.config(accounts="single", **paths) | changes))
+        file = self.base / "agent.json"
+        file.write_text(json.dumps(self.config(accounts="single", **paths) | changes))
+        return file
+
+    def start_agent(self, **changes: Any) -> int:
+        self.write_config(**changes)
         agent = [str(IMAGE / "agent.py"), "--config", str(self.base / "agent.json")]
         return self._start("agent", agent, self.log)
 
@@ -413,6 +424,9 @@ class Rootless(Vault):
 
     def volume(self, host: Host) -> Path:
         return self.base / "mnt" / host.name
+
+    def poke(self) -> None:
+        registry.poke(self.base / "run")
 
     def _start(self, name: str, argv: list[str], log: Path) -> int:
         with log.open("ab") as out:
@@ -480,6 +494,15 @@ def listing(tree: Path) -> dict[str, tuple[object, ...]]:
         ]
         device = found.st_rdev if stat.S_ISCHR(found.st_mode) or stat.S_ISBLK(found.st_mode) else 0
         twin = first.setdefault(found.st_ino, name) if not stat.S_ISDIR(found.st_mode) else name
-        # A directory's time is rsync's last touch; it is compared too.
-        seen[name] = (found.st_mode, found.st_uid, found.st_gid, found.st_mtime_ns, device, twin, content, attributes)
+        # In whole seconds: rsync leaves a time alone that differs by less.
+        seen[name] = (
+            found.st_mode,
+            found.st_uid,
+            found.st_gid,
+            found.st_mtime_ns // 10**9,
+            device,
+            twin,
+            content,
+            attributes,
+        )
     return seen

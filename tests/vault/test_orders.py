@@ -1,0 +1,98 @@
+"""Orders are checked before they come near a file or a command."""
+
+import base64
+from typing import Any
+
+import agent_orders
+import pytest
+
+GOOD_KEY = "ssh-ed25519 " + base64.b64encode(b"\0\0\0\x0bssh-ed25519\0\0\0\x20" + bytes(32)).decode()
+
+
+def host(**changes: Any) -> dict[str, Any]:
+    plain = {"host": "C", "volume_id": "vol-0123456789abcdef0", "uid": 20001, "user": "nv20001", "live": True}
+    return {**plain, "public_key": GOOD_KEY + ' root@c "odd" comment', **changes}
+
+
+def orders(*hosts: Any, **changes: Any) -> dict[str, Any]:
+    plain = {"vault_id": "v", "report_every_seconds": 5, "power_off": False, "seconds_to_power_off": 60}
+    return {**plain, "hosts": list(hosts), "a_new_member": "is no reason to stop", **changes}
+
+
+def test_good_orders() -> None:
+    parsed = agent_orders.parse(orders(host()))
+    assert (parsed.faults, parsed.power_off, parsed.seconds_to_power_off) == ((), False, 60.0)
+    [order] = parsed.hosts
+    assert (order.host, order.uid, order.user) == ("C", 20001, "nv20001")
+    assert order.public_key == GOOD_KEY  # the comment stays behind
+
+
+@pytest.mark.parametrize(
+    "changes",
+    [
+        {"host": ""},
+        {"host": ".."},
+        {"host": "a/b"},
+        {"host": "a\nb"},
+        {"host": "-rf"},
+        {"host": "x" * 33},
+        {"host": 5},
+        {"volume_id": "../../etc"},
+        {"volume_id": "vol-"},
+        {"volume_id": "vol-0123456789abcdeg0"},
+        {"uid": 0},
+        {"uid": 1000},
+        {"uid": 65534},
+        {"uid": "20001"},
+        {"uid": True},
+        {"user": "root; id"},
+        {"user": "-o"},
+        {"user": "Root"},
+        {"public_key": ""},
+        {"public_key": None},
+        {"public_key": GOOD_KEY + '\ncommand="id" ' + GOOD_KEY},
+        {"public_key": 'command="id" ' + GOOD_KEY},
+        {"public_key": "ssh-rsa " + GOOD_KEY.split()[1]},
+        {"public_key": "ssh-ed25519 AAAA"},
+        {"public_key": "ssh-dss " + GOOD_KEY.split()[1]},
+    ],
+)
+def test_a_host_that_is_not_fit_spoils_no_other(changes: dict[str, Any]) -> None:
+    other = host(host="H", volume_id="vol-0123456789abcdef1", uid=20002, user="nv20002")
+    other["public_key"] = GOOD_KEY[:-2] + "E="
+    parsed = agent_orders.parse(orders(host(**changes), other))
+    assert [order.host for order in parsed.hosts] == ["H"]
+    assert len(parsed.faults) == 1
+
+
+@pytest.mark.parametrize("same", ["host", "volume_id", "uid", "user", "public_key"])
+def test_two_hosts_share_nothing(same: str) -> None:
+    other = host(host="H", volume_id="vol-0123456789abcdef1", uid=20002, user="nv20002")
+    other["public_key"] = GOOD_KEY[:-2] + "E="
+    other[same] = host()[same]
+    parsed = agent_orders.parse(orders(host(), other))
+    assert len(parsed.hosts) == 1
+    assert same in parsed.faults[0]
+
+
+@pytest.mark.parametrize(
+    "changes",
+    [
+        {"report_every_seconds": None},
+        {"report_every_seconds": -1},
+        {"seconds_to_power_off": "60"},
+        {"seconds_to_power_off": float("inf")},
+        {"seconds_to_power_off": True},
+        {"power_off": 0},
+        {"hosts": None},
+        {"hosts": {}},
+    ],
+)
+def test_orders_that_are_none(changes: dict[str, Any]) -> None:
+    with pytest.raises(agent_orders.BadOrders, match=next(iter(changes))):
+        agent_orders.parse(orders(**changes))
+
+
+def test_an_answer_that_is_no_object() -> None:
+    with pytest.raises(agent_orders.BadOrders):
+        agent_orders.parse([])
