@@ -25,6 +25,8 @@ class Player:
     exit_code: int | None = None
     killed: bool = False
     expected_bytes: int = 0
+    shell: list[str] = field(default_factory=list)  # what runs the client; its own first line, if empty
+    settings: dict[str, str] = field(default_factory=dict)
     _log: Path = field(init=False)
 
     def __post_init__(self) -> None:
@@ -57,15 +59,17 @@ class Player:
         shutil.copy2(CLIENT, self.client)
         self.configure()
 
-    def configure(self, bandwidth_kib: int = 0) -> None:
-        """The host's config file; all else is the client's default."""
+    def configure(self, bandwidth_kib: int | None = None) -> None:
+        """The host's config file, with its own `settings`; all else is the client's default."""
+        if bandwidth_kib is not None:
+            self.settings["bandwidth_kib"] = str(bandwidth_kib)
         settings = {
             "url": self.url,
             "source": self.live,
             "state_dir": self.folder / "state",
             "archive_dir": self.archive,
             "password_file": self.password_file,
-            "bandwidth_kib": bandwidth_kib,
+            **self.settings,
         }
         self.config.write_text("".join(f"{key} = {value}\n" for key, value in settings.items()))
 
@@ -90,7 +94,7 @@ class Player:
         self.exit_code, self.killed, self.output = None, False, ""
         with self._log.open("w") as log:
             self.process = subprocess.Popen(
-                [self.client, "-c", self.config, command],
+                [*self.shell, self.client, "-c", self.config, command],
                 stdout=log,
                 stderr=subprocess.STDOUT,
                 stdin=subprocess.DEVNULL,
@@ -102,7 +106,7 @@ class Player:
         """Whether its command has ended; then `exit_code` and `output` say how."""
         if self.process and self.exit_code is None:
             self.exit_code = self.process.poll()
-            self.output = self._log.read_text()
+            self.output = self.said()
         return self.exit_code is not None
 
     def rest(self) -> None:
@@ -115,6 +119,10 @@ class Player:
             self.killed = True
             os.killpg(self.process.pid, signal.SIGKILL)
             self.process.wait()
+
+    def said(self) -> str:
+        """What its command has printed so far."""
+        return self._log.read_text() if self._log.exists() else ""
 
     def last_line(self) -> str:
         lines = [line.removeprefix("nightvault: ") for line in self.output.splitlines() if line.strip()]

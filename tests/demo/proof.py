@@ -15,14 +15,20 @@ def decrypted(snapshot: Path, player: Player) -> Iterator[Path]:
     """The rdiff-backup repository that a restore point holds, readable.
 
     The ciphertext is copied out of the snapshot first, with the ownership that the vault keeps in extended
-    attributes (rsync's --fake-super); gocryptfs then needs nothing but that copy and the password.
+    attributes (rsync's --fake-super; -M--super, or the copy would be kept that way too); gocryptfs then needs nothing but that copy and the password.
     """
     with tempfile.TemporaryDirectory(prefix="nightvault-restore-") as scratch:
         cipher, plain = Path(scratch) / "cipher", Path(scratch) / "plain"
         plain.mkdir()
-        subprocess.run(["rsync", "-aHAX", "--fake-super", f"{snapshot}/current/", f"{cipher}/"], check=True)
+        subprocess.run(
+            ["rsync", "-aHAX", "--fake-super", "-M--super", f"{snapshot}/current/", f"{cipher}/"], check=True
+        )
         # Not read-only: rdiff-backup wants to write its log into the repository, and this one is a copy.
         mount = ["gocryptfs", "-q", "-nosyslog", "-passfile", str(player.password_file)]
+        if player.settings.get("encrypt") == "reverse":
+            # Each view of `gocryptfs -reverse` is a folder, beside the configuration that they share.
+            mount += ["-config", str(cipher / "gocryptfs.conf")]
+            (cipher,) = (folder for folder in cipher.iterdir() if folder.is_dir())
         subprocess.run([*mount, str(cipher), str(plain)], check=True)
         try:
             yield plain

@@ -1,5 +1,6 @@
 """24 hosts in the same second, over real HTTP: one stop, one snapshot a host and window, no 5xx for anyone."""
 
+import functools
 import threading
 import uuid
 from collections import Counter
@@ -46,11 +47,8 @@ def night(cloud: LocalCloud, hosts: list[FakeHost]) -> list[int]:
         statuses.append(reply.status)
         return bool(reply.document.get("ready"))
 
-    waiting = list(hosts)
-    while waiting:
-        last = waiting[-1]
-        cloud.wait_until(lambda: ready(last), 30, what=f"{last.name} may push")
-        waiting = [host for host in waiting[:-1] if not ready(host)]
+    for host in hosts:
+        cloud.wait_until(functools.partial(ready, host), 30, what=f"{host.name} may push")
     for host in hosts:
         cloud.vaults.commit(host.name, runs[host.name])
     statuses += [reply.status for reply in at_once(hosts, lambda host: host.finish(runs[host.name]))]

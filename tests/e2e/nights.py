@@ -1,0 +1,130 @@
+"""What end-to-end nights share: a small tree, a host that runs the real client, and a vault to wait for."""
+
+import hashlib
+import os
+import random
+import stat
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+from tests.demo.player import Player
+from tests.demo.trees import MIB, Tree
+from tests.localcloud.cloud import LocalCloud
+
+POLICY = {
+    "window_seconds": 600,
+    "minimum_window_seconds": 1,
+    "linger_seconds": 0,
+    "lease_seconds": 60,
+    "claim_seconds": 20,
+    "retry_seconds": 2,
+    "report_seconds": 1,
+    "power_off_grace_seconds": 60,
+}
+
+
+def small_tree(to: Path) -> None:
+    """A few hundred files, one big one, and what archivers get wrong: links, holes, odd names, empty folders."""
+    noise = random.Random(7)  # noqa: S311 (content, not a secret)
+    for number in range(200):
+        path = to / f"folder {number % 9}" / f"file {number}"
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_bytes(noise.randbytes(noise.randrange(5_000)))
+    (to / "big").write_bytes(noise.randbytes(8 * MIB))
+    (to / "empty").mkdir()
+    (to / "link").symlink_to("folder 1/file 1")
+    (to / "dangling").symlink_to("/nowhere/at all")
+    os.link(to / "big", to / "big again")
+    with (to / "holes").open("wb") as file:
+        file.seek(4 * MIB)
+        file.write(b"after the hole")
+    (to / "odd\nname \u00e9\u4e16").write_text("a line break and letters of two alphabets")
+    (to / "private").write_text("mine")
+    (to / "private").chmod(0o600)
+    (to / "tool").write_text("#!/bin/sh\n")
+    (to / "tool").chmod(0o755)
+
+
+def change_tree(to: Path) -> None:
+    """A day's work: scattered edits in the big file, new files, deletions, a rename."""
+    noise = random.Random(8)  # noqa: S311 (content, not a secret)
+    with (to / "big").open("r+b") as file:
+        for _ in range(20):
+            file.seek(noise.randrange(8 * MIB - 1000))
+            file.write(noise.randbytes(1000))
+    for number in range(20):
+        (to / f"new {number}").write_bytes(noise.randbytes(2_000))
+    (to / "folder 3" / "file 3").unlink()
+    (to / "folder 4" / "file 4").rename(to / "folder 4" / "renamed")
+
+
+SMALL = Tree("a small tree", small_tree, change_tree)
+
+
+@contextmanager
+def host(cloud: LocalCloud, name: str, folder: Path, tree: Tree = SMALL, **settings: str) -> Iterator[Player]:
+    """An enrolled host with its files; `settings` are lines of its config."""
+    player = Player(name, tree, folder / name, cloud.url, settings=settings)
+    player.furnish()
+    try:
+        player.enroll(cloud.invite(name))
+        yield player
+    finally:
+        player.die()
+
+
+def back_up(cloud: LocalCloud, *players: Player, seconds: float = 90) -> None:
+    """All of them at once; returns when the vault sleeps and the restore points count."""
+    for player in players:
+        player.run("backup")
+    for player in players:
+        cloud.wait_until(player.poll, seconds, what=f"{player.name} has ended; it says: {player.said()}")
+    asleep(cloud)
+
+
+def vault(cloud: LocalCloud) -> dict[str, Any]:
+    found: dict[str, Any] = cloud.operate("vaults")["vaults"][0]
+    return found
+
+
+def asleep(cloud: LocalCloud) -> None:
+    def look() -> bool:
+        found = vault(cloud)
+        return found["phase"] == "asleep" and not found["pending_points"]
+
+    cloud.wait_until(look, 60, what="the vault sleeps, and its restore points have settled")
+
+
+def windows(cloud: LocalCloud) -> list[dict[str, Any]]:
+    """Archived ones, oldest first."""
+    found: list[dict[str, Any]] = cloud.operate("windows", vault_id="vault-1", limit=50)["windows"]
+    return found[::-1]
+
+
+def last_backups(cloud: LocalCloud) -> dict[str, str]:
+    """Of each host, the snapshot that is its last backup."""
+    hosts = cloud.operate("hosts")["hosts"]
+    return {each["name"]: each["last_backup"]["snapshot_id"] for each in hosts if each["last_backup"]}
+
+
+def points(cloud: LocalCloud, host_name: str) -> list[dict[str, Any]]:
+    """Its snapshots, oldest first."""
+    mine = [each for each in cloud.snapshots() if each["tags"]["nightvault:host"] == host_name]
+    return sorted(mine, key=lambda each: str(each["tags"]["nightvault:window"]))
+
+
+def portrait(folder: Path) -> dict[str, tuple[str, ...]]:
+    """Every path below a folder with kind, mode and content: equal portraits are equal trees."""
+    found: dict[str, tuple[str, ...]] = {}
+    for path in sorted(folder.rglob("*")):
+        status = path.lstat()
+        content = ""
+        if path.is_symlink():
+            content = str(path.readlink())
+        elif path.is_file():
+            content = hashlib.sha256(path.read_bytes()).hexdigest()
+        mode = "" if path.is_symlink() else oct(stat.S_IMODE(status.st_mode))
+        found[str(path.relative_to(folder))] = (stat.filemode(status.st_mode)[0], mode, content)
+    return found
