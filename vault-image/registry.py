@@ -20,6 +20,7 @@ HOST = re.compile(r"[A-Za-z0-9][A-Za-z0-9_-]{0,31}")
 TRANSFERS = ("push", "pull")
 _ENTRY = re.compile(r"(begin|push|pull|commit|clean)\.([0-9]{1,9})")
 _SOCKET = "agent.sock"
+_COMMIT_SECONDS = 15.0  # what a commit may take to bring a push to the disk before it is cut
 
 
 @dataclass(frozen=True)
@@ -91,9 +92,11 @@ def end(commands: Iterable[Command], grace_seconds: float = 2.0) -> bool:
             # The note's lock is held, so a process of the group lives and its number can't be anyone else's.
             if command.kind == "commit" and deed == signal.SIGTERM:
                 continue
+            if _is_anothers(command):
+                continue
             with suppress(ProcessLookupError, PermissionError):
                 os.killpg(command.pid, deed)
-        left = [command for command in left if not _gone(command.path, grace_seconds)]
+        left = [c for c in left if not _gone(c.path, _COMMIT_SECONDS if c.kind == "commit" else grace_seconds)]
     return not left
 
 
@@ -127,6 +130,14 @@ def _short(run_dir: Path) -> Iterator[str]:
         yield f"/proc/self/fd/{directory}/{_SOCKET}"
     finally:
         os.close(directory)
+
+
+def _is_anothers(command: Command) -> bool:
+    # The agent is root, and the name of a note its owner's: it must not become a way to signal others.
+    with suppress(FileNotFoundError):
+        owner = command.path.stat().st_uid
+        return Path(f"/proc/{command.pid}").stat().st_uid != owner
+    return False
 
 
 def _read_if_locked(path: Path) -> bytes | None:

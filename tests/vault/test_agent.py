@@ -192,6 +192,25 @@ def test_sigterm_in_the_middle_of_a_push(vault: vaults.Machine | Rootless, tmp_p
     assert not off(vault)
 
 
+def test_an_agent_that_was_killed_and_started_again(vault: vaults.Machine | Rootless, tmp_path: Path) -> None:
+    """It finds what it left: mounts, and the push that went on without it."""
+    [host] = vaults.mounted(vault, "C")
+    (tmp_path / "big").write_bytes(os.urandom(20_000_000))
+    host.ssh("begin", str(uuid.uuid4()))
+    with subprocess.Popen(
+        host.rsync_command("--inplace", "--bwlimit=2000", f"{tmp_path}/big", "127.0.0.1:."), stderr=subprocess.DEVNULL
+    ) as client:
+        vault.cloud.wait_for(lambda report: report["transfers"])
+        assert vault.stop_agent(signal.SIGKILL) == -signal.SIGKILL
+        seen = len(vault.cloud.reports)
+        vault.start_agent()
+        vault.cloud.wait_for(
+            lambda r: r["state"] == "ready" and r["mounts"][0]["state"] == "mounted" and r["transfers"], after=seen
+        )
+        assert client.poll() is None
+        client.kill()
+
+
 def test_the_last_report_does_not_hold_up_the_end(rootless: Rootless) -> None:
     rootless.start_agent()
     rootless.cloud.wait_for(lambda report: report["state"] == "ready")

@@ -6,6 +6,7 @@ import shlex
 import signal
 import stat
 import subprocess
+import tempfile
 import uuid
 from pathlib import Path
 
@@ -86,7 +87,6 @@ def test_a_night(vault: Vault, source: Path, back: Path) -> None:
 
 
 REFUSED = [
-    [],
     ["sh"],
     ["id"],
     ["true"],
@@ -113,10 +113,18 @@ REFUSED = [
 def test_anything_else_is_refused(vault: Vault) -> None:
     [host] = vaults.mounted(vault, "C")
     host.ssh("begin", run())
-    for command in REFUSED:
-        said = host.ssh(*command, text="id\n")
-        assert (said.returncode, said.stdout) == (126, ""), command
-        assert said.stderr.endswith("nightvault: refused\n"), command
+    assert host.ssh(text="id\n").returncode == 126  # no command: a shell
+    with tempfile.TemporaryDirectory(prefix="nv") as short:
+        host.shared = Path(short, "s")
+        for command in REFUSED:
+            _refused(host, command)
+        host.hang_up()
+
+
+def _refused(host: Host, command: list[str]) -> None:
+    said = host.ssh(*command, text="id\n")
+    assert (said.returncode, said.stdout) == (126, ""), command
+    assert said.stderr.endswith("nightvault: refused\n"), command
 
 
 def test_a_volume_that_is_not_mounted(vault: Vault, source: Path) -> None:

@@ -2,6 +2,7 @@
 
 import dataclasses
 import hashlib
+import os
 import subprocess
 import uuid
 from pathlib import Path
@@ -15,9 +16,20 @@ from tests.vault.vaults import Machine, Rootless, wait_until
 
 
 def digest(image: Path) -> str:
-    """Of all its bytes; holes cost no reading."""
+    """Of all its bytes that are not holes, and where they are."""
+    seen = hashlib.sha256()
     with image.open("rb") as file:
-        return hashlib.file_digest(file, "sha256").hexdigest()
+        at = 0
+        while True:
+            try:
+                at = os.lseek(file.fileno(), at, os.SEEK_DATA)
+            except OSError:
+                return seen.hexdigest()
+            end = os.lseek(file.fileno(), at, os.SEEK_HOLE)
+            data = os.pread(file.fileno(), end - at, at)
+            # A block of zeros is as good as the hole it was before someone read it.
+            seen.update(f"{at}".encode() + data if data.strip(b"\0") else b"")
+            at = end
 
 
 def mkfs(kind: str, image: Path, *options: str) -> None:
