@@ -340,6 +340,35 @@ class Life(RuleBasedStateMachine):
     def the_vault_reports(self, hosts: set[str]) -> None:
         agents_act(self.world, dict.fromkeys(sorted(hosts), 7))
 
+    @rule(
+        hosts=st.sets(st.sampled_from(HOSTS), min_size=1),
+        outcome=st.sampled_from([Outcome.COMPLETE, Outcome.COMPLETE, Outcome.COMPLETE, Outcome.CUT]),
+    )
+    def some_hosts_back_up(self, hosts: set[str], outcome: Outcome) -> None:
+        """Single steps in a random order seldom make a night; this makes one, as far as the faults let it."""
+        for host in sorted(hosts):
+            self.a_host_starts(host, Kind.BACKUP)
+        mine = {host: run_id for host, run_id in self.runs if host in hosts}
+        for _ in range(3):
+            self.it_boots()
+        for host, run_id in mine.items():
+            self.a_host_commits(host)
+            Lambdas.run(partial(self.world.finish, host, run_id, outcome))
+
+    @rule()
+    def it_comes_to_rest(self) -> None:
+        """The instance stops, and its event comes: the volumes are snapshotted."""
+        self.world.cloud.settle()
+        Lambdas.run(lambda: self.world.control.instance_changed(self.world.vault.instance_id or "i-0"))
+
+    @precondition(lambda self: self.world.vault.instance_id in self.world.cloud.instances)
+    @rule()
+    def somebody_starts_the_machine_by_hand(self) -> None:
+        world = self.world
+        instance_id = world.vault.instance_id or ""
+        if world.cloud.instances[instance_id].state is InstanceState.STOPPED:
+            world.cloud.set_state(instance_id, InstanceState.RUNNING)
+
     @rule(host=st.sampled_from(HOSTS))
     def a_host_commits(self, host: str) -> None:
         vault = self.world.vault
@@ -408,11 +437,13 @@ class Life(RuleBasedStateMachine):
         if state is InstanceState.TERMINATED:
             world.cloud.attached = {v: i for v, i in world.cloud.attached.items() if i != instance_id}
 
-    @rule()
-    def a_snapshot_fails(self) -> None:
+    @rule(told=st.booleans())
+    def a_snapshot_fails(self, told: bool) -> None:
         pending = [i for i, s in self.world.cloud.snapshots.items() if s.state is PointState.PENDING]
         for snapshot_id in pending[:1]:
             self.world.cloud.fail_snapshot(snapshot_id)
+            if told:
+                Lambdas.run(partial(self.world.control.snapshot_changed, snapshot_id))
 
     @rule(first=st.integers(1, 6), length=st.integers(1, 4))
     def calls_are_refused(self, first: int, length: int) -> None:
@@ -459,8 +490,8 @@ def _may_push(run: Run, host: str) -> bool:
 
 TestLives = Life.TestCase
 TestLives.settings = settings(
-    max_examples=LIVES or 60,
-    stateful_step_count=50,
+    max_examples=LIVES or 100,
+    stateful_step_count=60,
     deadline=None,
     derandomize=not LIVES,
     database=None,

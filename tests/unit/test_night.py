@@ -711,3 +711,32 @@ def test_an_unexpected_host_key_is_told_once(world: World) -> None:
             ),
         )
     assert [subject for subject, _ in world.told.alerts] == ["nightvault: unexpected ssh host key"]
+
+
+def test_an_agent_that_reports_before_its_launch_is_recorded_is_the_machine(world: World) -> None:
+    """RunInstances had its effect and its answer was lost, or is slower than the boot: not a stale machine."""
+    world.cloud.kill_after = len(world.cloud.calls) + 3  # the group, the admission, then the launch
+    with pytest.raises(Killed):
+        world.start("C", R1)
+    (machine,) = world.cloud.instances.values()
+    assert world.vault.instance_id is None
+    world.cloud.settle()
+    world.enrol_agent()
+    world.report("starting", instance_id=machine.instance_id)
+    assert world.vault.instance_id == machine.instance_id
+    world.boot()
+    assert world.control.status("C", R1).ready
+    assert world.cloud.calls.count("launch") == 1
+
+
+def test_a_snapshot_that_failed_counts_for_nothing(world: World) -> None:
+    world.start("C", R1)
+    world.boot()
+    world.commit("C", R1)
+    world.finish("C", R1)
+    world.cloud.settle()
+    world.control.instance_changed(world.vault.instance_id or "")
+    (first,) = world.cloud.snapshots
+    world.cloud.fail_snapshot(first)
+    world.control.snapshot_changed(first)
+    assert world.control.status("C", R1).last is None
