@@ -165,6 +165,9 @@ def _finish(draft: Draft, command: Finish) -> None:
 
 
 def _report(draft: Draft, command: Report) -> None:
+    if draft.vault.agent and draft.vault.launch and draft.vault.instance_id is None:
+        # It enrolled with this launch's code: RunInstances' answer was lost, or is slower than the boot.
+        _launched(draft, command.instance_id)
     vault = draft.vault
     if vault.agent is None or vault.instance_id != command.instance_id:
         raise StaleVault(f"instance {command.instance_id} is not (or no longer) the machine of {vault.vault_id}")

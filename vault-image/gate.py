@@ -92,7 +92,7 @@ class Gate:
             registry.forget_ended(self._notes)
             noted = registry.note(self._notes, "begin")
             word = self._trees.begin(run_id, keep_open=(lock, noted))
-            self._say(word, f"free_bytes {self._trees.free_bytes()}")
+            self._say(word, f"free_bytes {self._trees.free_bytes()}", "hard_links 0")
             self._clean(noted)
         registry.poke(self._run_dir)
 

@@ -59,19 +59,17 @@ class Trees:
         """
         self._repair()
         if self.staging.is_dir():
+            self._part_hard_links(keep_open)
+            self._step("parted")
             self._write("staging.run", run_id)
             self._step("marked")
             return "resumed"
         half = self._root / "staging.half"
         current = self.current()
         if current:
-            # Copied by reference; xattrs hold owners and modes (--fake-super), so losing one is an error.
-            subprocess.run(
-                ["cp", "-a", "--reflink=auto", "--preserve=xattr", "--", current, half],
-                check=True,
-                pass_fds=keep_open,
-                stdin=subprocess.DEVNULL,
-            )
+            # Every name a file of its own: rsync -H links them again, but in place it would write through a
+            # link that the host has parted since.
+            self._copy(["--no-preserve=links", "--", current, half], keep_open)
         else:
             half.mkdir(mode=0o700)
         self._step("copied")
@@ -80,6 +78,22 @@ class Trees:
         half.rename(self.staging)
         self._step("staged")
         return "fresh"
+
+    def _copy(self, arguments: list[str | Path], keep_open: tuple[int, ...]) -> None:
+        """Copy by reference. xattrs hold owners and modes (--fake-super), so losing one is an error."""
+        command = ["cp", "-a", "--reflink=auto", "--preserve=xattr", *arguments]
+        subprocess.run(command, check=True, pass_fds=keep_open, stdin=subprocess.DEVNULL)
+
+    def _part_hard_links(self, keep_open: tuple[int, ...]) -> None:
+        """No two names in staging share one file: a cut push may have linked some."""
+        half = self._root / "parted.half"
+        for folder, _, names in os.walk(self.staging):
+            for name in names:
+                path = Path(folder, name)
+                if path.lstat().st_nlink > 1:
+                    half.unlink(missing_ok=True)
+                    self._copy(["--", path, half], keep_open)
+                    half.rename(path)
 
     def commit(self, run_id: str) -> None:
         """Make staging, if it is the run's, current; durable when this returns. Again for the same run: nothing.
@@ -126,7 +140,7 @@ class Trees:
             self._step("unrenamed")
         self.retire()
         self._step("retired")
-        for name in ("current.half", "staging.run.half", "committed.json.half"):
+        for name in ("current.half", "parted.half", "staging.run.half", "committed.json.half"):
             (self._root / name).unlink(missing_ok=True)
 
     def _settle(self) -> None:

@@ -15,7 +15,8 @@ def decrypted(snapshot: Path, player: Player) -> Iterator[Path]:
     """The rdiff-backup repository that a restore point holds, readable.
 
     The ciphertext is copied out of the snapshot first, with the ownership that the vault keeps in extended
-    attributes (rsync's --fake-super; -M--super, or the copy would be kept that way too); gocryptfs then needs nothing but that copy and the password.
+    attributes (rsync's --fake-super; -M--super, or the copy would be kept that way too); gocryptfs then needs
+    nothing but that copy and the password.
     """
     with tempfile.TemporaryDirectory(prefix="nightvault-restore-") as scratch:
         cipher, plain = Path(scratch) / "cipher", Path(scratch) / "plain"

@@ -62,17 +62,22 @@ class World:
         """The machine comes up, enrols if it must, and reports ready."""
         self.cloud.settle()
         self.control.instance_changed(self.vault.instance_id or "")
-        vault = self.vault
-        if vault.agent is None:
-            known = self.store._codes.values()
-            code = next(c for c in reversed(list(known)) if c.name == "@vault-1" and not c.used_at)
-            self.store.redeem(code, self._with_agent(vault), None, self.clock.now())
+        if self.vault.agent is None:
+            self.enrol_agent()
         return self.report()
+
+    def enrol_agent(self) -> None:
+        """The machine's agent uses the code that it found in its metadata."""
+        known = self.store._codes.values()
+        code = next(c for c in reversed(list(known)) if c.name == "@vault-1" and not c.used_at)
+        self.store.redeem(code, self._with_agent(self.vault), None, self.clock.now())
 
     def _with_agent(self, vault: Vault) -> Vault:
         return replace(vault, agent=Agent(token_hash=sha256("secret"), host_key=KEY))
 
-    def report(self, state: str = "ready", transfers: dict[str, int] | None = None) -> Orders:
+    def report(
+        self, state: str = "ready", transfers: dict[str, int] | None = None, instance_id: str | None = None
+    ) -> Orders:
         vault = self.vault
         mounts = {
             host: Mount(volume_id=slot.volume_id, mounted=self.cloud.attached.get(slot.volume_id) == vault.instance_id)
@@ -82,7 +87,7 @@ class World:
         return self.control.report(
             "vault-1",
             Report(
-                instance_id=vault.instance_id or "",
+                instance_id=instance_id or vault.instance_id or "",
                 boot_id="boot",
                 state=state,
                 address="203.0.113.9",

@@ -162,3 +162,19 @@ def test_a_copy_that_was_not_finished_is_never_taken_for_staging(root: Path) -> 
     trees = Trees(root)
     assert trees.begin(run()) == "fresh"
     assert sorted(path.name for path in trees.staging.iterdir()) == ["file"]
+
+
+def test_no_two_names_in_staging_share_a_file(root: Path) -> None:
+    """rsync writes in place through a hard link that the host has parted since, and says that all is well."""
+    trees, first = Trees(root), run()
+    assert trees.begin(first) == "fresh"
+    (trees.staging / "a").write_text("one file")
+    (trees.staging / "b").hardlink_to(trees.staging / "a")
+    assert trees.begin(first) == "resumed", "a cut push that had linked them already"
+    assert {path.stat().st_nlink for path in trees.staging.iterdir()} == {1}
+    (trees.staging / "b").unlink()
+    (trees.staging / "b").hardlink_to(trees.staging / "a")
+    trees.commit(first)
+    assert trees.begin(run()) == "fresh"
+    assert {path.stat().st_nlink for path in trees.staging.iterdir()} == {1}
+    assert {path.read_text() for path in trees.staging.iterdir()} == {"one file"}
