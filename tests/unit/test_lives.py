@@ -107,7 +107,9 @@ def check_budget(world: MortalWorld) -> None:
     spent = world.vault.spent
     if spent is None:
         return
-    of_that_day = [w for w in world.store.windows("vault-1", 1000) if f"{w.opened_at:%Y-%m-%d}" == spent.day]
+    sealing = [world.vault.window] if world.vault.window else []  # charged when it stopped, archived when sealed
+    windows = [*world.store.windows("vault-1", 1000), *sealing]
+    of_that_day = [w for w in windows if f"{w.opened_at:%Y-%m-%d}" == spent.day]
     slack = 120.0
     for window in of_that_day:
         if window.stopped_at and window.closing_at:
