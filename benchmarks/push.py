@@ -46,6 +46,7 @@ class Bench:
         shutil.copy(_ROOT / "host-client" / "nightvault", client)
         self.site = Site(folder / "live", folder / "host", folder / "volume", vault, client)
         self._size, self._disks, self._vault = size, disks, vault
+        self._empty_bytes = 0
         self.tree = ""
 
     def grow(self, changes: Sequence[str]) -> None:
@@ -53,6 +54,7 @@ class Bench:
         now = time.time()
         self._disks.make(_live(FIRST))
         with self._mounted(_live(FIRST), self.site.live):
+            self._empty_bytes = self._disks.used_bytes(self.site.live)
             trees.grow(self.site.live, self._size, now)
             self.tree = trees.described(self.site.live)
         for change in changes:
@@ -97,7 +99,7 @@ class Bench:
                 # The gate removes the former tree in the background, when the host has long been answered.
                 wait_until(lambda: not any(site.volume.glob("trash.*")), "the gate to clean up")
             written = self._disks.snapshot_bytes(volume) if cloned else None
-            on_host = self._disks.used_bytes(site.host)
+            on_host = self._disks.used_bytes(site.host) - self._empty_bytes
             # Mounted anew: XFS has then given back what it freed late, and a restore begins with cold caches.
             with self._mounted(volume, site.volume):
                 growth = self._disks.used_bytes(site.volume) - before
@@ -183,6 +185,9 @@ def main() -> int:
         except (NotTheSame, PeerFailed, OSError) as error:
             _tell(f"FAILED: {error}")
             code = 1
+        except (KeyboardInterrupt, SystemExit) as ended:
+            # What has been measured until then took long enough to be shown.
+            code = int(ended.code or 0) if isinstance(ended, SystemExit) else 130
         facts["tree"] = bench.tree
     facts["took_seconds"] = round(time.monotonic() - began)
     facts["load_at_the_end"] = os.getloadavg()

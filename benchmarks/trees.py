@@ -86,8 +86,8 @@ CHANGES: dict[str, Change] = {"edits": edit, "new files": add, "renames": rename
 def described(root: Path) -> str:
     """How many files and bytes are there."""
     sizes = [entry.stat().st_size for entry in _files(root)]
-    large = [size for size in sizes if size >= 8 * MIB]
-    return f"{len(sizes)} files, {sum(sizes) / 1e6:.0f} MB, {len(large)} of them of {sum(large) / 1e6:.0f} MB in all"
+    big = [entry.stat().st_size for entry in _files(root / "big")]
+    return f"{len(sizes)} files, {sum(sizes) / 1e6:.0f} MB, {len(big)} of them of {sum(big) / 1e6:.0f} MB in all"
 
 
 def differences(wanted: Path, got: Path) -> list[str]:
