@@ -51,17 +51,20 @@ class Actor:
             try:
                 vault = self._act(vault, effect)
             except CloudRefused as refused:
-                self._control.telemetry.fault(
-                    "call_refused",
-                    vault_id=vault.vault_id,
-                    effect=type(effect).__name__,
-                    call=refused.call,
-                    aws_code=refused.aws_code,
-                    error=str(refused),
-                )
+                self._tell(vault, type(effect).__name__, refused)
                 if isinstance(effect, Wake):
                     vault = self._control.apply(vault.vault_id, WakeFailed(reason=str(refused)))
         return vault
+
+    def _tell(self, vault: Vault, effect: str, refused: CloudRefused) -> None:
+        self._control.telemetry.fault(
+            "call_refused",
+            vault_id=vault.vault_id,
+            effect=effect,
+            call=refused.call,
+            aws_code=refused.aws_code,
+            error=str(refused),
+        )
 
     def try_terminate(self, instance_id: str) -> None:
         """Give up a machine that no vault knows; a refusal is told, and the next sweep tries again."""
@@ -110,8 +113,12 @@ class Actor:
 
     def _wake(self, vault: Vault) -> Vault:
         if vault.instance_id:
-            vault = self._attach(vault)  # a stopped instance takes volumes too, and then boots with them
-            self._cloud.start(vault.instance_id or "")
+            instance_id = vault.instance_id
+            try:
+                vault = self._attach(vault)  # a stopped instance takes volumes too, and then boots with them
+            except CloudRefused as refused:
+                self._tell(vault, "Attach", refused)  # one host's volume; the others are waiting for the machine
+            self._cloud.start(instance_id)
             return vault
         vault = self._with_group(vault)
         if vault.launch is None:

@@ -22,8 +22,7 @@ def alert_of(fact: Fact) -> tuple[str, str] | None:
             return (
                 f"nightvault: {window.vault_id} would not wake",
                 f"{window.vault_id} did not wake after {window.wake_attempts} attempts: {reason}.\n"
-                f"Not backed up in window {window.window_id}: {hosts}. Nothing is lost: the next start tries again, "
-                "with a new machine.",
+                f"Not backed up in window {window.window_id}: {hosts}. Nothing is lost: the next start tries again.",
             )
         case PointFailed(point=point, final=True):
             return (

@@ -159,11 +159,19 @@ class Ec2Cloud:
             # A filter and not VolumeIds: one volume that is gone must not fail the others.
             filters: Any = [{"Name": "volume-id", "Values": list(wanted)}]
             volumes = self._client.describe_volumes(Filters=filters)["Volumes"]
+        refused: CloudRefused | None = None
         for volume in volumes:
             host = wanted[volume["VolumeId"]]
             holders = [a["InstanceId"] for a in volume.get("Attachments", []) if a.get("State") != "detached"]
-            if instance_id in holders or (not holders and self._attach(instance_id, volume["VolumeId"], slots[host])):
-                attached.append(host)
+            try:
+                if instance_id in holders or (
+                    not holders and self._attach(instance_id, volume["VolumeId"], slots[host])
+                ):
+                    attached.append(host)
+            except CloudRefused as error:
+                refused = error  # one bad volume must not keep the others out
+        if refused:
+            raise refused
         return tuple(attached)
 
     def _attach(self, instance_id: str, volume_id: str, slot: Slot) -> bool:

@@ -93,7 +93,10 @@ class Cloud(Protocol):
     def make_volume(self, vault_id: str, host: str, slot: Slot) -> str: ...
 
     def attach(self, instance_id: str, slots: dict[str, Slot]) -> tuple[str, ...]:
-        """Attach what can be attached now. Returns the hosts whose volume is attached to this instance."""
+        """Attach what can be attached now. Returns the hosts whose volume is attached to this instance.
+
+        Raises CloudRefused for a volume that was refused, after all the others have been tried.
+        """
         ...
 
     def ingress(self, group_id: str) -> frozenset[str]: ...

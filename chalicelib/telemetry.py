@@ -28,7 +28,7 @@ class PowertoolsTelemetry:
 
     def __init__(self, stack: str) -> None:
         self._stack = stack
-        self._logger = Logger(service="nightvault", logger_formatter=None)
+        self._logger = Logger(service="nightvault", location=None)  # it would name `event` below, always
 
     def event(self, name: str, **fields: object) -> None:
         self._logger.info(name, extra=_present(fields))

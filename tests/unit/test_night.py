@@ -8,7 +8,7 @@ from msgspec import structs
 
 from chalicelib.commands import PointFailed, Report, RunEnded, WakeFaulted
 from chalicelib.errors import CloudRefused, RunIdTaken, RunSuperseded, StaleVault, UnknownRun, WindowSpent
-from chalicelib.model import InstanceState, Kind, Mount, Outcome, Phase, PointState, Policy, RestorePoint
+from chalicelib.model import InstanceState, Kind, Mount, Outcome, Phase, PointState, Policy, RestorePoint, Slot
 from tests.fakes.cloud import Killed, Snapshot
 from tests.fakes.world import KEY, World
 
@@ -740,3 +740,22 @@ def test_a_snapshot_that_failed_counts_for_nothing(world: World) -> None:
     world.cloud.fail_snapshot(first)
     world.control.snapshot_changed(first)
     assert world.control.status("C", R1).last is None
+
+
+def test_one_volume_that_cannot_be_attached_does_not_keep_the_others_waiting(world: World) -> None:
+    def refuse(instance_id: str, slots: dict[str, Slot]) -> tuple[str, ...]:
+        attached = real(instance_id, {host: slot for host, slot in slots.items() if host != "C"})
+        assert attached is not None
+        raise CloudRefused("AttachVolume", "UnauthorizedOperation", "no")
+
+    test_a_night(world)
+    world.enrol("O")
+    world.clock.advance(86400)
+    world.cloud.attached.pop("vol-C")
+    real = world.cloud.attach
+    world.cloud.attach = refuse  # type: ignore[method-assign]
+    world.start("O", R3)
+    assert world.vault.phase is Phase.WAKING
+    world.boot()
+    assert world.control.status("O", R3).ready
+    assert any(fields.get("call") == "AttachVolume" for _, fields in world.told.faults)
