@@ -20,7 +20,7 @@ test: lint ## All tests: unit, contract, api, client, vault, end to end
 .PHONY: soak
 soak: ## 200 windows of 24 hosts over HTTP, and longer random lives
 	@tools/prepare night
-	$(PYTHON_BIN) -m pytest -q -m soak
+	$(PYTHON_BIN) -m pytest -q -n 2 --dist worksteal -m soak
 
 .PHONY: lint
 lint: ## ruff, mypy --strict, shellcheck
