@@ -3,6 +3,7 @@
 import functools
 import json
 import re
+import sys
 import threading
 from typing import Any
 
@@ -38,6 +39,11 @@ class _Handler(ChaliceRequestHandler):
 
 class _Server(ThreadedHTTPServer):
     request_queue_size = 256  # all of a vault's hosts in the same second; 5 would drop some into a 1 s SYN retry
+
+    def handle_error(self, request: Any, client_address: Any) -> None:
+        """A caller that has gone (a machine without power, a killed client) is no failure of the server's."""
+        if not isinstance(sys.exc_info()[1], ConnectionError):
+            super().handle_error(request, client_address)
 
 
 class Front:
