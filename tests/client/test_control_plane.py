@@ -55,7 +55,7 @@ def test_a_spent_window(host: Host) -> None:
     host.plane.scripted["/start"] = [error(429, "WindowSpent", "3.6 h of 3.6 h used", Retry_After="36000")]
     done = host.run("backup")
     assert done.returncode == 8
-    assert "again in 10 h" in done.stderr
+    assert "again in 10 h 0 min" in done.stderr
     assert "3.6 h of 3.6 h used" in done.stderr
     assert len(host.plane.bodies("/start")) == 1
     assert host.plane.bodies("/finish") == []

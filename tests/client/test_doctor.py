@@ -41,8 +41,8 @@ def test_status(host: Host) -> None:
     }
     host.plane.run_id, host.plane.outcome, host.plane.reason = "r1", "failed", 'it said "no"'
     shown = host.good("status", "--max-age", "26").stdout
-    assert "last backup: 25 h ago (2026-01-01T03:00:00Z)" in shown
-    assert "vault: waking, its window ends in 3 h" in shown
+    assert "last backup: 25 h 0 min ago (2026-01-01T03:00:00Z)" in shown
+    assert "vault: waking, its window ends in 3 h 20 min" in shown
     assert 'latest run: r1, failed, 1.0 MB pushed (it said "no")' in shown
     old = host.run("status", "--max-age", "24")
     assert old.returncode == 12
@@ -54,18 +54,9 @@ def test_doctor_finds_nothing_wrong(host: Host) -> None:
     shown = host.good("doctor").stdout
     assert "all is well" in shown
     assert "WRONG" not in shown
-    for word in (
-        "curl 7",
-        "rsync  version",
-        "OpenSSH",
-        "gocryptfs v" if "gocryptfs v" in shown else "gocryptfs",
-        "FUSE",
-        "GiB free",
-        "clock",
-    ):
+    for word in ("curl is installed", "gocryptfs is installed", "FUSE is there", "MiB free", "is yours alone"):
         assert word in shown
     assert "accepts our token" in shown
-    assert "no run at work" in shown
 
 
 @pytest.mark.parametrize("tool", ["curl", "rsync", "gocryptfs"])
@@ -91,37 +82,26 @@ def test_doctor_on_what_is_wrong_with_the_host(host: Host) -> None:
     for path in (host.state / "enrolment", host.state / "key"):
         path.chmod(0o644)
     host.state.chmod(0o755)
-    (host.state / "lock").mkdir()
     host.plane.scripted["/status"] = [error(403, "Forbidden", "wrong token")]
     done = host.run("doctor")
     assert done.returncode == 13
     for words in (
         "others may read enrolment",
         "others may read key",
-        "others may look into",
+        f"others may read {host.state}",
         "issue 604",
         "gone is not there",
         "wrong token",
     ):
         assert words in done.stdout, words
-    assert "the next backup clears it" in done.stdout
     host.configure("keep = rdiff", "url = http://127.0.0.1:1")
-    assert "cannot be reached" in host.run("doctor").stdout
+    assert "look at the network" in host.run("doctor").stdout
 
 
 def test_doctor_before_enrolment(new_host: Host) -> None:
     done = new_host.run("doctor")
     assert done.returncode == 13
     assert "nightvault enroll URL CODE" in done.stdout
-
-
-def test_doctor_on_a_wrong_clock(host: Host, tools: Path) -> None:
-    (tools / "date").unlink()
-    (tools / "date").write_text('#!/bin/sh\nexec /bin/date -d "now - 2 hours" "$@"\n')
-    (tools / "date").chmod(0o755)
-    host.shell = [shutil.which(host.shell[0]) or "sh", *host.shell[1:]]
-    done = host.run("doctor", PATH=str(tools))
-    assert "the clock is 72" in done.stdout
 
 
 def test_an_rsync_that_takes_less(host: Host, tools: Path, tmp_path: Path) -> None:
