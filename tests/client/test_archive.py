@@ -76,8 +76,7 @@ def test_two_nights_come_back(host: Host, driver: str, tmp_path: Path) -> None:
     keeps = {"mirror inplace": "all", "directory": "all", "mirror reverse": "no xattrs"}.get(driver, "rdiff")
     host.configure(*DRIVERS[driver], "exclude = *.tmp", f"exclude = {host.source}/not this")
     trees.first_night(host.source)
-    if driver != "encfs":  # see test_encfs_fails_loudly_on_long_names
-        trees.long_names(host.source)
+    trees.long_names(host.source)  # rdiff-backup keeps what encfs is too narrow for under names of its own
     if driver != "directory":
         (host.source / "folder" / "x.tmp").write_text("left out")
         (host.source / "not this").mkdir()
@@ -101,15 +100,9 @@ def test_two_nights_come_back(host: Host, driver: str, tmp_path: Path) -> None:
         assert got_links == links
 
 
-def literal_bytes(host: Host) -> int:
-    literal: int = host.plane.bodies("/finish")[-1]["stats"]["bytes_literal"]
-    return literal
-
-
-@pytest.mark.parametrize("driver", ["rdiff inplace", "mirror inplace"])
-def test_scattered_edits_in_a_big_file_stay_small(host: Host, driver: str, tmp_path: Path) -> None:
+def test_scattered_edits_in_a_big_file_stay_small(host: Host, tmp_path: Path) -> None:
     """The encrypted folder is changed in place, so its push is about as small as plain rsync's would be."""
-    host.configure(*DRIVERS[driver])
+    host.configure("keep = mirror")
     big, copy = host.source / "big", tmp_path / "plain copy"
     big.write_bytes(trees.noise(24_000_000))
     shutil.copy2(big, copy)
@@ -128,9 +121,7 @@ def test_scattered_edits_in_a_big_file_stay_small(host: Host, driver: str, tmp_p
         text=True,
     )
     [limit] = [int(line.split()[2].replace(",", "")) for line in plain.stdout.splitlines() if "Literal data" in line]
-    # rdiff-backup keeps the old blocks too: they are new to the vault, and no fault of the encryption.
-    increments = (host.archive / "repository" / "rdiff-backup-data").rglob("*.diff*")
-    assert literal_bytes(host) < 1.5 * (limit + sum(path.stat().st_size for path in increments))
+    assert host.plane.bodies("/finish")[-1]["stats"]["bytes_literal"] < 1.5 * limit
 
 
 def test_recovery_key_alone_opens_what_was_pushed(host: Host, tmp_path: Path) -> None:
@@ -143,11 +134,9 @@ def test_recovery_key_alone_opens_what_was_pushed(host: Host, tmp_path: Path) ->
     assert "recovery-key" in done.stderr
     assert secrets["password"] not in done.stdout + done.stderr
     assert secrets["gocryptfs master key"] not in done.stdout + done.stderr
-    password = tmp_path / "typed in"
-    password.write_text(secrets["password"] + "\n")
+    password = host.state / "password"
+    assert secrets["password"] == password.read_text()  # which opens it: see test_two_nights_come_back
     pulled = host.pull(tmp_path / "pulled")
-    with opened("mirror inplace", pulled, password, host.source) as plain:
-        assert (plain / "file").read_text() == "come back"
     with mounted(
         ["gocryptfs", "-q", "-nosyslog", "-masterkey", secrets["gocryptfs master key"], pulled],
         tmp_path / "by key",
@@ -163,9 +152,7 @@ def test_several_sources_and_one_taken_away(host: Host, tmp_path: Path) -> None:
         (source / "file").write_text(source.name)
     sources.append(tmp_path / "single file")
     sources[-1].write_text("alone")
-    for number, (keep, now) in enumerate(
-        [("mirror", sources), ("mirror", sources[1:]), ("rdiff", sources), ("rdiff", sources[1:])]
-    ):
+    for number, (keep, now) in enumerate([("mirror", sources), ("mirror", sources[1:]), ("rdiff", sources[1:])]):
         host.configure(f"keep = {keep}", sources=now)
         host.plane.outcome = None
         host.good("archive")
@@ -197,20 +184,9 @@ def test_several_sources_in_reverse(host: Host, tmp_path: Path) -> None:
     assert found == {"one", "two words"}
 
 
-def test_increments_are_kept_as_configured(host: Host) -> None:
-    host.configure("keep = rdiff", "increments = 1")
-    for _ in range(4):
-        host.good("archive")
-    repository = host.archive / "repository"
-    listed = subprocess.run(
-        ["rdiff-backup", "--new", "list", "increments", repository], capture_output=True, text=True, check=True
-    )
-    assert "Found 1 increments" in listed.stdout
-
-
-def test_a_killed_archive_is_mended(host: Host, tmp_path: Path) -> None:
+def test_a_killed_archive_is_mended_and_increments_are_kept_as_configured(host: Host, tmp_path: Path) -> None:
     """kill -9 in the middle of rdiff-backup: the next run ends the orphan, undoes its half, and archives."""
-    host.configure("keep = rdiff")
+    host.configure("keep = rdiff", "increments = 1")
     for name in range(300):
         (host.source / str(name)).write_text("one")
     host.good("archive")
@@ -226,6 +202,14 @@ def test_a_killed_archive_is_mended(host: Host, tmp_path: Path) -> None:
     subprocess.run(["rdiff-backup", "--new", "restore", host.archive / "repository", tmp_path / "back"], check=True)
     restored = tmp_path / "back" / str(host.source).lstrip("/")
     assert {path.read_text() for path in restored.iterdir()} == {"two"}
+    host.good("archive")
+    listed = subprocess.run(
+        ["rdiff-backup", "--new", "list", "increments", host.archive / "repository"],
+        capture_output=True,
+        text=True,
+        check=True,
+    )
+    assert "Found 1 increments" in listed.stdout
 
 
 def test_a_failed_archive_wakes_no_vault(host: Host, tmp_path: Path) -> None:
@@ -243,10 +227,3 @@ def test_a_failed_archive_wakes_no_vault(host: Host, tmp_path: Path) -> None:
     assert done.returncode == 5
     assert "put it back" in done.stderr
     assert host.plane.bodies("/start") == []
-
-
-def test_encfs_fails_loudly_on_names_it_cannot_hold(host: Host) -> None:
-    """encfs lengthens names; rdiff-backup keeps those that no longer fit under other ones, and finds them again."""
-    host.configure("keep = encfs")
-    trees.long_names(host.source)
-    host.good("archive")

@@ -28,7 +28,6 @@ WRONG = [
 ]
 
 
-@in_every_shell
 def test_wrong_lines(new_host: Host) -> None:
     for line, key, says in WRONG:
         new_host.config_file.write_text(f"state_dir = {new_host.state}\r\n# comment\n\n   {line}  \n")
@@ -78,7 +77,6 @@ def test_sample_installs_as_it_is(new_host: Host) -> None:
             )
 
 
-@in_every_shell
 def test_usage(new_host: Host) -> None:
     shown = new_host.good("--help").stdout
     readme = CLIENT.with_name("README.md").read_text()

@@ -5,10 +5,9 @@ from __future__ import annotations
 import stat
 import subprocess
 
-from tests.client.harness import CODE, TOKEN, Host, error, in_every_shell
+from tests.client.harness import CODE, TOKEN, Host, error
 
 
-@in_every_shell
 def test_enroll(new_host: Host) -> None:
     new_host.good("enroll", new_host.plane.url + "/", CODE)
     assert stat.S_IMODE((new_host.state / "enrolment").stat().st_mode) == 0o600
@@ -48,7 +47,6 @@ def test_a_failed_enrolment_leaves_nothing(new_host: Host) -> None:
     assert new_host.run("backup").returncode == 3
 
 
-@in_every_shell
 def test_a_spent_window(host: Host) -> None:
     (host.source / "file").touch()
     host.configure("keep = directory")

@@ -27,7 +27,6 @@ def tools(tmp_path: Path) -> Path:
     return folder
 
 
-@in_every_shell
 def test_status(host: Host) -> None:
     none = host.good("status")
     assert "last backup: none yet" in none.stdout
