@@ -12,7 +12,7 @@ from tests.demo.player import Player
 
 @contextmanager
 def decrypted(snapshot: Path, player: Player) -> Iterator[Path]:
-    """The rdiff-backup repository that a restore point holds, readable.
+    """What a restore point holds, readable: an rdiff-backup repository, or the sources themselves (`keep`).
 
     The ciphertext is copied out of the snapshot first, with the ownership that the vault keeps in extended
     attributes (rsync's --fake-super; -M--super, or the copy would be kept that way too); gocryptfs then needs
@@ -24,13 +24,20 @@ def decrypted(snapshot: Path, player: Player) -> Iterator[Path]:
         subprocess.run(
             ["rsync", "-aHAX", "--fake-super", "-M--super", f"{snapshot}/current/", f"{cipher}/"], check=True
         )
+        keep = player.settings.get("keep", "rdiff")
+        if keep == "directory":  # was encrypted before we saw it, or not at all
+            yield cipher
+            return
         # Not read-only: rdiff-backup wants to write its log into the repository, and this one is a copy.
         mount = ["gocryptfs", "-q", "-nosyslog", "-passfile", str(player.password_file)]
         if player.settings.get("encrypt") == "reverse":
             # Each view of `gocryptfs -reverse` is a folder, beside the configuration that they share.
             mount += ["-config", str(cipher / "gocryptfs.conf")]
             (cipher,) = (folder for folder in cipher.iterdir() if folder.is_dir())
-        subprocess.run([*mount, str(cipher), str(plain)], check=True)
+        mount += [str(cipher), str(plain)]
+        if keep == "encfs":
+            mount = ["encfs", "--extpass", f"cat {player.password_file}", str(cipher), str(plain)]
+        subprocess.run(mount, check=True)
         try:
             yield plain
         finally:

@@ -17,6 +17,8 @@ NIGHTS = [
     ("busybox", "mirror", "inplace", True),
     ("bash", "rdiff", "reverse", True),
     ("dash", "mirror", "reverse", True),
+    ("busybox", "encfs", "inplace", True),
+    ("dash", "directory", "inplace", True),
     ("dash", "rdiff", "inplace", False),
 ]
 
@@ -49,10 +51,11 @@ def test_two_nights_and_a_restore(tmp_path: Path, shell: str, keep: str, encrypt
         for point, wanted in ((second, portrait(c.live)), (first, before)):
             with cloud.open_snapshot(point["SnapshotId"]) as snapshot, decrypted(snapshot, c) as plain:
                 back = tmp_path / "back"
-                if keep == "rdiff":
+                if keep in ("rdiff", "encfs"):
                     restore(plain, c.live, back)
                 else:
-                    inside = plain / str(c.live).lstrip("/") if encrypt == "inplace" else plain
+                    whole = keep == "directory" or encrypt == "reverse"
+                    inside = plain if whole else plain / str(c.live).lstrip("/")
                     shutil.copytree(inside, back, symlinks=True)
                 assert portrait(back) == wanted
                 shutil.rmtree(back)
