@@ -1,19 +1,15 @@
-"""What a month of such nights costs. Prices in US dollars, us-east-1, on-demand, from AWS's public price pages.
-
-They are written down here and not fetched: none of them could be checked on the day this was built.
-"""
+"""What a month of such nights costs: a first month, in which each night adds to the restore points kept."""
 
 from dataclasses import dataclass
+from datetime import timedelta
 
-PRICES_OF = "AWS price pages, us-east-1, as of 2025; not checked since"
-INSTANCE_HOUR = 0.0168  # t4g.small, https://aws.amazon.com/ec2/pricing/on-demand/
-ADDRESS_HOUR = 0.005  # public IPv4 while it runs, https://aws.amazon.com/vpc/pricing/
-GP3_GIB_MONTH = 0.08  # https://aws.amazon.com/ebs/pricing/
-SNAPSHOT_GIB_MONTH = 0.05  # https://aws.amazon.com/ebs/pricing/
-ROOT_GIB = 8
-# Sweeps each minute, requests and writes of a night: small, and partly in the free tier. Upper estimate.
-CONTROL_PLANE_MONTH = 0.35
-NIGHTS = 30
+from chalicelib.pricing.bill import bill
+from chalicelib.pricing.control_plane import Traffic, counts
+from chalicelib.pricing.scenarios import MONTH, NIGHTS, ROOT_GIB
+from chalicelib.pricing.table import LISTED
+from chalicelib.pricing.usage import GIB, Snapshot, Usage, Volume, month_bounds
+
+PRICES_OF = f"{LISTED.region}, list prices seen until {LISTED.as_of}, no free tier; docs/costs.md"
 
 
 @dataclass(frozen=True)
@@ -23,19 +19,43 @@ class Item:
     dollars: float
 
 
-def month(*, awake_seconds: float, volume_gib: float, first_gib: float, nightly_gib: float) -> list[Item]:
+def month(*, hosts: int, awake_seconds: float, volume_gib: int, first_gib: float, nightly_gib: float) -> list[Item]:
     """A month's bill, item by item.
 
     `awake_seconds` a night; `volume_gib` of all hosts' volumes; `first_gib` of data in the first snapshots;
-    `nightly_gib` that each later night adds to them (half of the month's additions are there on average).
+    `nightly_gib` that each later night adds to them.
     """
-    hours = awake_seconds * NIGHTS / 3600
-    stored = first_gib + nightly_gib * NIGHTS / 2
-    return [
-        Item("vault awake", f"{hours:.1f} h of t4g.small and its address", hours * (INSTANCE_HOUR + ADDRESS_HOUR)),
-        Item(
-            "volumes", f"{volume_gib:g} GiB of hosts, {ROOT_GIB} GiB root, gp3", (volume_gib + ROOT_GIB) * GP3_GIB_MONTH
-        ),
-        Item("restore points", f"{stored:.2f} GiB of snapshots", stored * SNAPSHOT_GIB_MONTH),
-        Item("control plane", "Lambda, API Gateway, DynamoDB, CloudWatch: at most", CONTROL_PLANE_MONTH),
+    begin, end = month_bounds(MONTH)
+    nights = [
+        Snapshot(snapshot_id=f"night-{n}", host="all", stored_bytes=int(nightly_gib * GIB), since=begin + timedelta(n))
+        for n in range(1, NIGHTS)
     ]
+    first = Snapshot(snapshot_id="first", host="all", stored_bytes=int(first_gib * GIB), since=begin, basis="full")
+    traffic = Traffic(
+        seconds=(end - begin).total_seconds(),
+        month_share=1,
+        vaults=1,
+        hosts=hosts,
+        awake_seconds=awake_seconds * NIGHTS,
+        windows=NIGHTS,
+        runs=NIGHTS * hosts,
+        points=NIGHTS * hosts,
+    )
+    made = bill(
+        Usage(
+            month=MONTH,
+            region=LISTED.region,
+            since=begin,
+            as_of=end,
+            instance_type="t4g.small",
+            awake_seconds={"vault-1": awake_seconds * NIGHTS},
+            volumes=(
+                Volume(volume_id="hosts", host="all", gib=volume_gib, type="gp3", since=begin),
+                Volume(volume_id="root", host=None, gib=ROOT_GIB, type="gp3", since=begin),
+            ),
+            snapshots=(first, *nights),
+            counts=counts(traffic),
+        ),
+        LISTED,
+    )
+    return [Item(item.name, item.how, item.dollars) for item in made.items]

@@ -55,6 +55,7 @@ def _table(night: Night) -> Table:
 def _bill(console: Console, nights: tuple[Night, ...], players: list[Player]) -> None:
     first, second = (sum(row.bytes_pushed for row in night.rows.values()) for night in nights)
     items = bill.month(
+        hosts=len(players),
         awake_seconds=nights[-1].awake_seconds,
         volume_gib=len(players),
         first_gib=first / GIB,

@@ -1,0 +1,1 @@
+"""What AWS charges, and what a month comes to: data and pure functions, for the Lambda and for vaultctl alike."""
