@@ -149,7 +149,8 @@ class Control:
         quiet = now.minute % QUIET_LOOK_MINUTES == 0
         failures: list[Exception] = []
         if quiet:
-            self.telemetry.gauges(self.store.hosts(), now)
+            self.telemetry.gauges(self.store.hosts(), vaults, now)
+        self.telemetry.past_window(vaults, now)
         if quiet or any(_busy(vault) for vault in vaults):
             states = self._look(vaults, now)
             for vault in vaults:

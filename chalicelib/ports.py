@@ -130,6 +130,10 @@ class Telemetry(Protocol):
         """Log and measure what has become known."""
         ...
 
-    def gauges(self, hosts: list[Host], now: datetime) -> None:
-        """Hours since each host's last backup, and how many are overdue."""
+    def gauges(self, hosts: list[Host], vaults: list[Vault], now: datetime) -> None:
+        """Hours since each host's last backup, how many are overdue, and how full the volumes are."""
+        ...
+
+    def past_window(self, vaults: list[Vault], now: datetime) -> None:
+        """How long each vault that should have stopped has been awake past its window."""
         ...

@@ -1,11 +1,14 @@
 """Structured logs and metrics through Powertools: metrics travel in log lines (EMF), without a call to AWS."""
 
-from datetime import datetime
+from collections.abc import Iterable
+from datetime import datetime, timedelta
+from itertools import islice
 from typing import assert_never
 
-from aws_lambda_powertools import Logger, single_metric
-from aws_lambda_powertools.metrics import MetricUnit
+from aws_lambda_powertools import Logger
+from aws_lambda_powertools.metrics import EphemeralMetrics
 
+from chalicelib import metrics
 from chalicelib.commands import (
     Fact,
     HostKeyUnexpected,
@@ -18,9 +21,14 @@ from chalicelib.commands import (
     WindowClosing,
     WindowSealed,
 )
-from chalicelib.model import Host, Run
+from chalicelib.metrics import NAMESPACE, STACK, Metric
+from chalicelib.model import Host, Run, Vault
 
-NAMESPACE = "nightvault"
+# Values of one metric in one line: https://docs.aws.amazon.com/AmazonCloudWatch/latest/monitoring/CloudWatch_Embedded_Metric_Format_Specification.html
+# allows 100, and Powertools prints by itself at the hundredth.
+MOST_VALUES = 99
+# How old a vault's report may be to say how full its volumes are: one look in a quarter of an hour finds it.
+FRESH = timedelta(minutes=15)
 
 
 class PowertoolsTelemetry:
@@ -35,7 +43,7 @@ class PowertoolsTelemetry:
 
     def fault(self, name: str, **fields: object) -> None:
         self._logger.error(name, extra=_present(fields))
-        self._measure("Faults", 1, MetricUnit.Count, Fault=name)
+        self._measure(metrics.FAULTS, 1, fault=name)
 
     def fact(self, fact: Fact) -> None:
         match fact:
@@ -43,20 +51,22 @@ class PowertoolsTelemetry:
                 self.event("run_started", **_of(run), queued=queued)
             case RunEnded(run=run):
                 self.event("run_ended", **_of(run), outcome=run.outcome, reason=run.reason, exit_code=run.exit_code)
-                self._measure("Runs", 1, MetricUnit.Count, Outcome=str(run.outcome))
+                self._measure(metrics.RUNS, 1, str(run.outcome))
                 if run.stats and run.stats.bytes_sent is not None:
-                    self._measure("BytesPushed", run.stats.bytes_sent, MetricUnit.Bytes)
+                    self._measure(metrics.BYTES_PUSHED, run.stats.bytes_sent, host=run.host)
             case VaultReady(window=window, waking_seconds=seconds):
                 self.event("vault_ready", window_id=window.window_id, waking_seconds=seconds)
-                self._measure("WakingSeconds", seconds, MetricUnit.Seconds)
+                self._measure(metrics.WAKING_SECONDS, seconds)
             case WakeFaulted(window=window, reason=reason, final=final):
                 self.event("wake_faulted", window_id=window.window_id, reason=reason, final=final)
-                self._measure("WakeFaults", 1, MetricUnit.Count)
+                self._measure(metrics.WAKE_FAULTS, 1)
+                if final:
+                    self._measure(metrics.WAKES_GIVEN_UP, 1)
             case WindowClosing(window=window):
                 self.event("window_closing", window_id=window.window_id, reason=window.close_reason)
             case WindowSealed(window=window):
                 self.event("window_sealed", window_id=window.window_id, awake_seconds=window.awake_seconds)
-                self._measure("SecondsAwake", window.awake_seconds, MetricUnit.Seconds)
+                self._measure(metrics.SECONDS_AWAKE, window.awake_seconds)
             case PointCounted(point=point):
                 self.event(
                     "restore_point",
@@ -66,30 +76,64 @@ class PowertoolsTelemetry:
                     snapshot_id=point.snapshot_id,
                     complete=point.complete,
                 )
-                self._measure(
-                    "RestorePoints", 1, MetricUnit.Count, Label="complete" if point.complete else "incomplete"
-                )
+                self._measure(metrics.RESTORE_POINTS, 1, "complete" if point.complete else "incomplete")
             case PointFailed(point=point, final=final):
                 self.event("restore_point_failed", host=point.host, window_id=point.window_id, final=final)
-                self._measure("SnapshotFailures", 1, MetricUnit.Count)
+                self._measure(metrics.SNAPSHOT_FAILURES, 1)
+                if final:
+                    self._measure(metrics.POINTS_GIVEN_UP, 1, host=point.host)
             case HostKeyUnexpected(expected=expected, seen=seen):
                 self.event("host_key_unexpected", expected=expected, seen=seen)
-                self._measure("UnexpectedHostKeys", 1, MetricUnit.Count)
+                self._measure(metrics.UNEXPECTED_HOST_KEYS, 1)
             case _:
                 assert_never(fact)
 
-    def gauges(self, hosts: list[Host], now: datetime) -> None:
-        for host in hosts:
-            since = host.last_backup.started_at if host.last_backup else host.enrolled_at
-            hours = (now - since).total_seconds() / 3600
-            self._measure("HoursSinceLastBackup", hours, MetricUnit.Count, Host=host.name)
-        self._measure("OverdueHosts", sum(host.overdue(now) for host in hosts), MetricUnit.Count)
+    def gauges(self, hosts: list[Host], vaults: list[Vault], now: datetime) -> None:
+        overdue = sorted(host.name for host in hosts if host.overdue(now))
+        self._measure(metrics.OVERDUE_HOSTS, len(overdue), hosts=overdue)
+        self._measure_all(metrics.HOURS_SINCE_LAST_BACKUP, (_hours_since_backup(host, now) for host in hosts))
+        self._measure_all(metrics.VOLUME_FILL, (fill for vault in vaults for fill in _fills(vault, now)))
 
-    def _measure(self, name: str, value: float, unit: MetricUnit, **dimensions: str) -> None:
-        with single_metric(name=name, unit=unit, value=value, namespace=NAMESPACE) as metric:
-            metric.add_dimension("Stack", self._stack)
-            for key, text in dimensions.items():
-                metric.add_dimension(key, text)
+    def past_window(self, vaults: list[Vault], now: datetime) -> None:
+        for vault in vaults:
+            window = vault.window
+            if window and window.stopped_at is None and now > window.closes_at:
+                seconds = (now - window.closes_at).total_seconds()
+                self._measure(metrics.SECONDS_PAST_WINDOW, seconds, vault_id=vault.vault_id)
+
+    def _measure(self, metric: Metric, value: float, dimension: str | None = None, **about: object) -> None:
+        """`about` stands in the same log line and costs nothing; `dimension` is the value of the metric's own."""
+        line = EphemeralMetrics(namespace=NAMESPACE)
+        line.add_dimension(STACK, self._stack)
+        if metric.dimension:
+            line.add_dimension(metric.dimension, dimension or "")
+        for name, what in about.items():
+            line.add_metadata(name, what)
+        line.add_metric(metric.name, metric.unit, value)
+        line.flush_metrics()
+
+    def _measure_all(self, metric: Metric, values: Iterable[float]) -> None:
+        rest = iter(values)
+        while some := list(islice(rest, MOST_VALUES)):
+            line = EphemeralMetrics(namespace=NAMESPACE)
+            line.add_dimension(STACK, self._stack)
+            for value in some:
+                line.add_metric(metric.name, metric.unit, value)
+            line.flush_metrics()
+
+
+def _hours_since_backup(host: Host, now: datetime) -> float:
+    since = host.last_backup.started_at if host.last_backup else host.enrolled_at
+    return (now - since).total_seconds() / 3600
+
+
+def _fills(vault: Vault, now: datetime) -> Iterable[float]:
+    """Percent of each mounted volume that is used, if the vault has said so lately."""
+    agent = vault.agent
+    if agent and agent.reported_at and now - agent.reported_at <= FRESH:
+        for mount in agent.mounts.values():
+            if mount.mounted and mount.size_bytes:
+                yield 100 * (1 - mount.free_bytes / mount.size_bytes)
 
 
 def _present(fields: dict[str, object]) -> dict[str, object]:

@@ -4,14 +4,16 @@ import io
 import json
 from collections.abc import Iterator
 from dataclasses import dataclass
+from datetime import UTC, datetime, timedelta
 from typing import Any
 
 import pytest
+from msgspec.structs import replace
 
 from chalicelib.control import Control
 from chalicelib.enrolment import Enrolment
-from chalicelib.model import Policy
-from chalicelib.telemetry import PowertoolsTelemetry
+from chalicelib.model import Agent, Ceiling, Host, Kind, Mount, Policy, Vault, Window
+from chalicelib.telemetry import FRESH, PowertoolsTelemetry
 from tests.api.conftest import HOST_KEY, R1, R2, Api, install
 
 # What issue 2 asks for, as metrics with the dimensions beside `Stack`.
@@ -19,7 +21,7 @@ METRICS = {
     "Runs": "Outcome",
     "SecondsAwake": None,
     "BytesPushed": None,
-    "HoursSinceLastBackup": "Host",
+    "HoursSinceLastBackup": None,  # all hosts in one line: a metric a host would cost more than its backups
     "OverdueHosts": None,
     "WakingSeconds": None,
 }
@@ -111,9 +113,42 @@ def test_the_metrics_of_a_night(telling: Api, capsys: pytest.CaptureFixture[str]
     assert [each["OverdueHosts"] for each in seen.metrics("OverdueHosts")][-1] == [3.0]
     (awake,) = seen.metrics("SecondsAwake")
     assert awake["SecondsAwake"][0] >= 42
-    hours = {each["Host"]: each["HoursSinceLastBackup"][0] for each in seen.metrics("HoursSinceLastBackup")}
-    assert set(hours) == {"C", "H", "N"}
-    assert hours["C"] == pytest.approx(72, abs=1)
+    hours = seen.metrics("HoursSinceLastBackup")[-1]["HoursSinceLastBackup"]
+    assert hours == [pytest.approx(72, abs=1)] * 3
+    assert seen.metrics("OverdueHosts")[-1]["hosts"] == ["C", "H", "N"]
+
+
+def test_two_hundred_hosts_are_no_more_metrics_than_two(capsys: pytest.CaptureFixture[str]) -> None:
+    now = datetime(2026, 11, 3, 12, tzinfo=UTC)
+    host = Host(name="h", vault_id="vault-1", token_hash="", uid=1, size_gib=5, every_seconds=86400, enrolled_at=now)
+    capsys.readouterr()
+    hosts = [replace(host, name=f"h{n}", enrolled_at=now - timedelta(hours=n)) for n in range(200)]
+    PowertoolsTelemetry("test-stack").gauges(hosts, [], now)
+    lines = Told(capsys.readouterr().out).metrics("HoursSinceLastBackup")
+    assert sorted(hour for line in lines for hour in line["HoursSinceLastBackup"]) == list(range(200))
+    assert all(len(line["HoursSinceLastBackup"]) <= 100 for line in lines), "EMF takes no more in a line"
+    assert {tuple(line["_aws"]["CloudWatchMetrics"][0]["Dimensions"][0]) for line in lines} == {("Stack",)}
+
+
+def test_a_vault_past_its_window_and_full_volumes_are_measured(capsys: pytest.CaptureFixture[str]) -> None:
+    now = datetime(2026, 11, 3, 12, tzinfo=UTC)
+    ceiling = Ceiling(since=now, closes_at=now - timedelta(minutes=20))
+    window = Window(window_id="w", vault_id="vault-1", opened_at=now, ceilings={Kind.BACKUP: ceiling})
+    mounts = {
+        "C": Mount(volume_id="vol-1", mounted=True, size_bytes=1000, free_bytes=50),
+        "H": Mount(volume_id="vol-2", mounted=False),
+    }
+    agent = Agent(token_hash="", host_key="", reported_at=now, mounts=mounts)
+    vault = Vault(vault_id="vault-1", window=window, agent=agent)
+    asleep, silent = replace(vault, window=None), replace(vault, agent=replace(agent, reported_at=now - FRESH * 2))
+    telemetry = PowertoolsTelemetry("test-stack")
+    capsys.readouterr()
+    for each in (vault, asleep, silent):
+        telemetry.past_window([each], now)
+        telemetry.gauges([], [each], now)
+    seen = Told(capsys.readouterr().out)
+    assert [line["SecondsPastWindow"] for line in seen.metrics("SecondsPastWindow")] == [[1200.0], [1200.0]]
+    assert [line["VolumeFill"] for line in seen.metrics("VolumeFill")] == [[pytest.approx(95)]] * 2
 
 
 def test_the_log_of_a_night(telling: Api, capsys: pytest.CaptureFixture[str]) -> None:

@@ -3,7 +3,7 @@
 from datetime import datetime
 
 from chalicelib.commands import Fact
-from chalicelib.model import Host
+from chalicelib.model import Host, Vault
 
 
 class Told:
@@ -13,6 +13,7 @@ class Told:
         self.facts: list[Fact] = []
         self.alerts: list[tuple[str, str]] = []
         self.overdue: list[str] = []
+        self.looked_at: list[str] = []
 
     def event(self, name: str, **fields: object) -> None:
         self.events.append((name, fields))
@@ -23,8 +24,11 @@ class Told:
     def fact(self, fact: Fact) -> None:
         self.facts.append(fact)
 
-    def gauges(self, hosts: list[Host], now: datetime) -> None:
+    def gauges(self, hosts: list[Host], vaults: list[Vault], now: datetime) -> None:
+        self.looked_at = [vault.vault_id for vault in vaults]
         self.overdue = [host.name for host in hosts if host.overdue(now)]
+
+    def past_window(self, vaults: list[Vault], now: datetime) -> None: ...
 
     def notify(self, subject: str, message: str) -> None:
         self.alerts.append((subject, message))

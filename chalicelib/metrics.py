@@ -1,0 +1,56 @@
+"""Every metric that nightvault emits: the one place where telemetry, alarms and dashboard get their names.
+
+CloudWatch charges for each name with each set of dimensions, by the hour in which it is sent, $0.30 for a month of
+hours (https://aws.amazon.com/cloudwatch/pricing/). So no metric has a host for a dimension: at a hundred hosts that
+would cost more than their backups. What belongs to one host is a value among those of all hosts (Maximum finds the
+worst), in the log line beside it, and in the timeline. Only two are sent around the clock; the others cost the
+hours of a night.
+"""
+
+from typing import NamedTuple
+
+NAMESPACE = "nightvault"
+STACK = "Stack"  # the dimension that every metric has: two stacks in an account stay apart
+
+
+class Metric(NamedTuple):
+    """`unit` is CloudWatch's word. `dimension`: one beside `Stack`, or none."""
+
+    name: str
+    unit: str
+    dimension: str | None = None
+
+
+RUNS = Metric("Runs", "Count", "Outcome")
+BYTES_PUSHED = Metric("BytesPushed", "Bytes")
+WAKING_SECONDS = Metric("WakingSeconds", "Seconds")
+WAKE_FAULTS = Metric("WakeFaults", "Count")  # each attempt
+WAKES_GIVEN_UP = Metric("WakesGivenUp", "Count")  # the last one: its hosts were not backed up
+SECONDS_AWAKE = Metric("SecondsAwake", "Seconds")
+RESTORE_POINTS = Metric("RestorePoints", "Count", "Label")
+SNAPSHOT_FAILURES = Metric("SnapshotFailures", "Count")  # each attempt
+POINTS_GIVEN_UP = Metric("PointsGivenUp", "Count")  # the last one: there is no restore point of that night
+UNEXPECTED_HOST_KEYS = Metric("UnexpectedHostKeys", "Count")
+FAULTS = Metric("Faults", "Count")
+SECONDS_PAST_WINDOW = Metric("SecondsPastWindow", "Seconds")  # only while a vault is awake past its window
+VOLUME_FILL = Metric("VolumeFill", "Percent")  # of each volume, while its vault reports
+HOURS_SINCE_LAST_BACKUP = Metric("HoursSinceLastBackup", "Count")  # of each host, all day
+OVERDUE_HOSTS = Metric("OverdueHosts", "Count")  # all day, 0 too: its absence means that nobody looks
+
+ALL = (
+    RUNS,
+    BYTES_PUSHED,
+    WAKING_SECONDS,
+    WAKE_FAULTS,
+    WAKES_GIVEN_UP,
+    SECONDS_AWAKE,
+    RESTORE_POINTS,
+    SNAPSHOT_FAILURES,
+    POINTS_GIVEN_UP,
+    UNEXPECTED_HOST_KEYS,
+    FAULTS,
+    SECONDS_PAST_WINDOW,
+    VOLUME_FILL,
+    HOURS_SINCE_LAST_BACKUP,
+    OVERDUE_HOSTS,
+)
