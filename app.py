@@ -4,7 +4,7 @@ from typing import Any
 
 from chalice.app import AuthRequest, AuthResponse, Chalice, CloudWatchEvent, Rate, Request, Response
 
-from chalicelib import auth, http, wiring
+from chalicelib import auth, http, widget, wiring
 from chalicelib import operate as operators
 
 app = Chalice(app_name="nightvault", configure_logs=False)
@@ -85,3 +85,8 @@ def snapshot_changed(event: CloudWatchEvent) -> None:
 @app.lambda_function()
 def operate(event: dict[str, Any], context: Any) -> dict[str, Any]:
     return operators.operate(event)
+
+
+@app.lambda_function()
+def timeline_widget(event: dict[str, Any], context: Any) -> str:
+    return widget.timeline_widget(event)

@@ -1,6 +1,7 @@
 """The last nights as a picture: pure functions from what `operate` answers to HTML, and to lines for a terminal.
 
     html(windows, hosts, now)    a page of its own, or (`embed=True`) the inside of a CloudWatch custom widget
+    overdue(windows, hosts, now) the hosts that are overdue as a table, for a widget
     text(windows, hosts, now)    plain lines
     lines(windows, hosts, now)   the same as [(text, style)] with Rich's style names: `Text.assemble(*line)`
 
@@ -8,7 +9,9 @@
 that are not drawn may be missing. Raises msgspec.ValidationError that names a field of the wrong type.
 """
 
+from chalicelib.timeline.overdue import overdue
 from chalicelib.timeline.page import html
 from chalicelib.timeline.plain import lines, text
+from chalicelib.timeline.style import Theme
 
-__all__ = ["html", "lines", "text"]
+__all__ = ["Theme", "html", "lines", "overdue", "text"]

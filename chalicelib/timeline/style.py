@@ -49,6 +49,10 @@ _RULES = """
 .nvt{background:var(--ground);color:var(--ink);font:13px/1.45 system-ui,-apple-system,"Segoe UI",sans-serif}
 .nvt p{margin:0 0 6px;padding:0 2px}
 .nvt .bad{color:var(--failed);font-weight:600}
+.nvt .good{color:var(--counted);font-weight:600}
+.nvt table{border-collapse:collapse;font-size:12px}
+.nvt th,.nvt td{text-align:left;padding:3px 12px 3px 2px;border-bottom:1px solid var(--rule);vertical-align:top}
+.nvt td svg{display:inline-block;vertical-align:-2px}
 .nvt svg{display:block}
 .nvt svg text{font-size:11px;fill:var(--quiet)}
 .nvt svg .name,.nvt svg .age{font:12px ui-monospace,SFMono-Regular,Menlo,Consolas,"DejaVu Sans Mono",monospace}
@@ -73,8 +77,6 @@ body.nvt{margin:0;padding:20px 24px}
 .nvt h1{font-size:18px;margin:0 0 4px}
 .nvt .across{overflow-x:auto}
 .nvt details{margin-top:16px}
-.nvt table{border-collapse:collapse;font-size:12px}
-.nvt th,.nvt td{text-align:left;padding:2px 12px 2px 0;border-bottom:1px solid var(--rule);vertical-align:top}
 .nvt summary{cursor:pointer}
 """
 

@@ -24,6 +24,7 @@ FUNCTIONS = {
     "InstanceChanged": ("app.instance_changed", "policy-instance-changed.json"),
     "SnapshotChanged": ("app.snapshot_changed", "policy-snapshot-changed.json"),
     "Operate": ("app.operate", "policy-operate.json"),
+    "TimelineWidget": ("app.timeline_widget", "policy-timeline-widget.json"),
 }
 DESCRIBES = re.compile(r"ec2:Describe[A-Za-z]+")
 
@@ -158,7 +159,8 @@ def test_every_call_to_the_table_is_allowed_to_someone() -> None:
     assert needed <= actions("Sweep")
 
 
-def test_the_authorizer_and_the_operator_touch_no_machine() -> None:
+def test_the_authorizer_the_widget_and_the_operator_touch_no_machine() -> None:
+    assert {a for a in actions("TimelineWidget") if not a.startswith("logs:")} == {"dynamodb:Query"}
     assert {action for action in actions("Bearer") if not action.startswith("logs:")} == {"dynamodb:GetItem"}
     assert not [action for action in actions("Operate") if action.startswith("ec2:")]
 
