@@ -5,7 +5,7 @@ our roles touch it and nothing else.
 """
 
 import hashlib
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
 from datetime import UTC
 from ipaddress import IPv6Address, ip_address
@@ -19,6 +19,7 @@ from chalicelib.ports import Machine
 
 if TYPE_CHECKING:
     from mypy_boto3_ec2 import EC2Client
+    from mypy_boto3_ssm import SSMClient
 
 SSH_PORT = 22
 _ALIVE = ["pending", "running", "shutting-down", "stopping", "stopped"]
@@ -41,14 +42,27 @@ def _calling(call: str, *fine: str) -> Iterator[None]:
 
 
 class Ec2Cloud:
-    """ports.Cloud on EC2. `kms_key` empty: EBS volumes are encrypted with the account's EBS default key."""
+    """ports.Cloud on EC2. `kms_key` empty: EBS volumes are encrypted with the account's EBS default key.
 
-    def __init__(self, client: "EC2Client", *, stack: str, launch_template: str, subnet: str, kms_key: str) -> None:
+    `launch_template` is its name. `control_url` is asked for at a launch only; it raises CloudRefused.
+    """
+
+    def __init__(
+        self,
+        client: "EC2Client",
+        *,
+        stack: str,
+        launch_template: str,
+        subnet: str,
+        kms_key: str,
+        control_url: Callable[[], str],
+    ) -> None:
         self._client = client
         self._stack = stack
         self._launch_template = launch_template
         self._subnet = subnet
         self._kms_key = kms_key
+        self._control_url = control_url
 
     # --- the machine ---
 
@@ -98,15 +112,16 @@ class Ec2Cloud:
         if vault.launch is None or vault.security_group_id is None:
             raise AssertionError("a launch is saved as an intent, with its group, before it is made")
         tags = self._tags("instance", vault=vault.vault_id, Name=f"{self._stack} {vault.vault_id}")
-        # The machine reads its one-use code from its metadata; keys there may not hold a blank or a slash:
+        # The machine reads where to ask and its one-use code from its metadata; keys there hold no blank or slash:
         # https://docs.aws.amazon.com/AWSEC2/latest/UserGuide/work-with-tags-in-IMDS.html
         tags[0]["Tags"].append({"Key": "nightvault-code", "Value": vault.launch.code})
+        tags[0]["Tags"].append({"Key": "nightvault-url", "Value": self._control_url()})
         with _calling("RunInstances"):
             answer = self._client.run_instances(
                 MinCount=1,
                 MaxCount=1,
                 ClientToken=vault.launch.client_token,
-                LaunchTemplate={"LaunchTemplateId": self._launch_template, "Version": "$Latest"},
+                LaunchTemplate={"LaunchTemplateName": self._launch_template, "Version": "$Latest"},
                 NetworkInterfaces=[
                     {
                         "DeviceIndex": 0,
@@ -261,6 +276,12 @@ class Ec2Cloud:
         named = {key if key == "Name" else f"nightvault:{key}": value for key, value in tags.items()}
         named["nightvault:stack"] = self._stack
         return [{"ResourceType": resource, "Tags": [{"Key": k, "Value": v} for k, v in named.items()]}]
+
+
+def parameter(client: "SSMClient", name: str) -> str:
+    """The value of an SSM parameter. Raises CloudRefused."""
+    with _calling("GetParameter"):
+        return client.get_parameter(Name=name)["Parameter"]["Value"]
 
 
 def _permission(address: str) -> Any:

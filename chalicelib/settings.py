@@ -12,7 +12,12 @@ class SettingsError(Exception):
 
 @dataclass(frozen=True, kw_only=True)
 class Settings:
-    """Read once a process. `kms_key` empty means AWS's own key for EBS."""
+    """Read once a process.
+
+    `launch_template` is a name, `kms_key` an ARN (empty: AWS's own key for EBS), `url_parameter` the name of the SSM
+    parameter that holds the API's URL. `url` is that URL where the stack can say it (`operate`), else empty: the
+    functions behind the API can't be told it by a template that makes them first.
+    """
 
     stack: str
     table: str
@@ -21,6 +26,8 @@ class Settings:
     topic_arn: str
     kms_key: str
     policy: Policy
+    url_parameter: str = ""
+    url: str = ""
 
     @classmethod
     def from_environment(cls, environment: Mapping[str, str]) -> "Settings":
@@ -39,12 +46,18 @@ class Settings:
             subnet=required("SUBNET"),
             topic_arn=required("TOPIC_ARN"),
             kms_key=environment.get("NIGHTVAULT_KMS_KEY", ""),
+            url_parameter=environment.get("NIGHTVAULT_URL_PARAMETER", ""),
+            url=environment.get("NIGHTVAULT_URL", ""),
             policy=_policy(environment),
         )
 
 
 def _policy(environment: Mapping[str, str]) -> Policy:
     values: dict[str, int] = {}
+    for budget in ("window", "restore"):  # CloudFormation can't multiply, and people think of these in hours
+        name = f"NIGHTVAULT_{budget.upper()}_HOURS"
+        if name in environment:
+            values[f"{budget}_seconds"] = _hours(name, environment[name])
     for field in Policy.__struct_fields__:
         name = f"NIGHTVAULT_{field.upper()}"
         if name in environment:
@@ -52,3 +65,14 @@ def _policy(environment: Mapping[str, str]) -> Policy:
                 raise SettingsError(f"{name} is {environment[name]!r}; it must be a whole number ≥ 0")
             values[field] = int(environment[name])
     return Policy(**values)
+
+
+def _hours(name: str, text: str) -> int:
+    """In whole seconds."""
+    try:
+        hours = float(text)
+    except ValueError:
+        hours = 0.0
+    if not 0 < hours <= 24:
+        raise SettingsError(f"{name} is {text!r}; it must be a number of hours a day, over 0 and at most 24")
+    return round(hours * 3600)

@@ -78,7 +78,17 @@ class Wiring:
             launch_template=self.settings.launch_template,
             subnet=self.settings.subnet,
             kms_key=self.settings.kms_key,
+            control_url=lambda: self.control_url,
         )
+
+    @cached_property
+    def control_url(self) -> str:
+        """Where the vault finds the control plane. Raises CloudRefused."""
+        if self.settings.url:
+            return self.settings.url
+        from chalicelib.cloud import parameter
+
+        return parameter(self.session.client("ssm", config=self.config), self.settings.url_parameter)
 
     @cached_property
     def notifier(self) -> Notifier:

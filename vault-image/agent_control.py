@@ -22,7 +22,7 @@ class ControlRefused(Exception):
 
 
 class NotEnrolled(Exception):
-    """There is no token, and no code to get one with that has not been refused."""
+    """There is no control plane to ask, or no token and no code to get one with that has not been refused."""
 
 
 class _NoRedirect(urllib.request.HTTPRedirectHandler):
@@ -63,10 +63,13 @@ class Metadata:
 
 
 class Control:
-    """The control plane, as the vault that this machine enrolled as."""
+    """The control plane, as the vault that this machine enrolled as.
 
-    def __init__(self, url: str, token_file: Path, metadata: Metadata) -> None:
-        self._url = url.rstrip("/")
+    Without a `url` it is where the instance's tag nightvault-url says: user data, the same for every stack, can't.
+    """
+
+    def __init__(self, url: str | None, token_file: Path, metadata: Metadata) -> None:
+        self._url = url
         self._token_file = token_file
         self._metadata = metadata
         self._refused_codes: set[str] = set()
@@ -123,9 +126,12 @@ class Control:
             os.close(folder)
 
     def _post(self, path: str, body: dict[str, Any], token: str | None, timeout_seconds: float) -> Any:
+        self._url = self._url or self._metadata.get("tags/instance/nightvault-url")
+        if not self._url:
+            raise NotEnrolled("neither control_url nor the instance's tag nightvault-url is set; relaunch the vault")
         headers = {"Content-Type": "application/json"} | ({"Authorization": f"Bearer {token}"} if token else {})
         data = json.dumps(body, separators=(",", ":")).encode()
-        ask = urllib.request.Request(self._url + path, data=data, headers=headers, method="POST")  # noqa: S310
+        ask = urllib.request.Request(self._url.rstrip("/") + path, data=data, headers=headers, method="POST")  # noqa: S310
         try:
             with _OPENER.open(ask, timeout=timeout_seconds) as answer:
                 return json.loads(answer.read(_ANSWER_LIMIT))

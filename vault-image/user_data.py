@@ -1,8 +1,9 @@
 """Turn the files of this folder into what a stock Debian image needs to become a vault: EC2 user data.
 
-    python3 vault-image/user_data.py https://….execute-api.….amazonaws.com/api > user-data.gz
+    python3 vault-image/user_data.py > user-data.gz
 
-cloud-init runs it on an instance's first boot. On later boots nothing runs but the two systemd units.
+It is the same for every stack and host: the control plane's URL and the code to enrol with come as the instance's
+tags. cloud-init runs it on an instance's first boot. On later boots nothing runs but the two systemd units.
 """
 
 import argparse
@@ -17,7 +18,6 @@ import tarfile
 import tokenize
 from collections.abc import Iterator
 from pathlib import Path
-from urllib.parse import urlsplit
 
 _HERE = Path(__file__).resolve().parent
 # https://docs.aws.amazon.com/AWSEC2/latest/UserGuide/user-data.html: before base64.
@@ -60,12 +60,10 @@ def sshd_config(
     return text
 
 
-def files(control_url: str) -> dict[str, tuple[int, str]]:
-    """Every file that a vault gets, by path: its mode and text. Raises ValueError for a URL without https."""
-    if urlsplit(control_url).scheme != "https":
-        raise ValueError(f"{control_url!r}: the vault's token goes there; give an https:// URL")
+def files() -> dict[str, tuple[int, str]]:
+    """Every file that a vault gets, by path: its mode and text."""
     found = {
-        "/etc/nightvault/agent.json": (0o644, json.dumps({"control_url": control_url}) + "\n"),
+        "/etc/nightvault/agent.json": (0o644, "{}\n"),
         "/etc/nightvault/sshd_config": (0o644, sshd_config()),
         "/etc/systemd/system/nightvault-agent.service": (0o644, (_HERE / "nightvault-agent.service").read_text()),
         "/etc/systemd/system/ssh.service.d/nightvault.conf": (0o644, (_HERE / "sshd-nightvault.conf").read_text()),
@@ -77,7 +75,7 @@ def files(control_url: str) -> dict[str, tuple[int, str]]:
     return found
 
 
-def cloud_config(control_url: str) -> str:
+def cloud_config() -> str:
     """What cloud-init is to do, as JSON, which is YAML.
 
     The files travel as one tar.bz2 without their comments, since 16 KiB is all there is; base64 costs next to
@@ -96,7 +94,7 @@ def cloud_config(control_url: str) -> str:
                     "path": _ARCHIVE,
                     "permissions": "0600",
                     "encoding": "b64",
-                    "content": base64.b64encode(_archive(control_url)).decode(),
+                    "content": base64.b64encode(_archive()).decode(),
                 }
             ],
             # Python's tarfile and not tar, which would want a package for that.
@@ -113,18 +111,18 @@ def cloud_config(control_url: str) -> str:
     )
 
 
-def user_data(control_url: str) -> bytes:
+def user_data() -> bytes:
     """The user data, before EC2's base64. The same bytes for the same files. Raises TooLarge."""
-    data = gzip.compress(cloud_config(control_url).encode(), 9, mtime=0)
+    data = gzip.compress(cloud_config().encode(), 9, mtime=0)
     if len(data) > LIMIT_BYTES:
         raise TooLarge(f"{len(data)} bytes of user data, {LIMIT_BYTES} allowed; make vault-image/ smaller")
     return data
 
 
-def _archive(control_url: str) -> bytes:
+def _archive() -> bytes:
     buffer = io.BytesIO()
     with tarfile.open(fileobj=buffer, mode="w", format=tarfile.USTAR_FORMAT) as archive:
-        for path, (mode, text) in sorted(files(control_url).items()):
+        for path, (mode, text) in sorted(files().items()):
             data = (bare_python(text) if path.endswith(".py") else bare_lines(text)).encode()
             member = tarfile.TarInfo(path.lstrip("/"))
             member.size, member.mode = len(data), mode
@@ -162,12 +160,11 @@ def _docstrings(tree: ast.Module) -> Iterator[tuple[ast.Expr, bool]]:
 
 def main(arguments: list[str]) -> int:
     parser = argparse.ArgumentParser(description="Print a vault's EC2 user data (gzip, before base64).")
-    parser.add_argument("control_url", help="the control plane's URL, up to and without the last slash")
     parser.add_argument("--plain", action="store_true", help="what cloud-init reads, not compressed")
     chosen = parser.parse_args(arguments)
     try:
-        data = cloud_config(chosen.control_url).encode() if chosen.plain else user_data(chosen.control_url)
-    except (TooLarge, ValueError) as error:
+        data = cloud_config().encode() if chosen.plain else user_data()
+    except TooLarge as error:
         sys.stderr.write(f"user_data: {error}\n")
         return 1
     sys.stdout.buffer.write(data)

@@ -26,6 +26,7 @@ from tests.localcloud.patience import wait_until
 from tests.localcloud.states import Delays
 
 REGION = "eu-central-1"
+URL = "https://abcdefghij.execute-api.eu-central-1.amazonaws.com/api"
 KEY = "ssh-ed25519 " + "A" * 68
 SLOT = Slot(number=0, uid=20001, public_key=KEY, size_gib=5, every_seconds=86400)
 
@@ -101,7 +102,9 @@ def local_bed(account: tuple[LocalAws, LocalStack, Faults]) -> Bed:
     aws, made, faults = account
     name = f"stack{next(_numbers)}"
     ec2 = aws.session.client("ec2")
-    cloud = Ec2Cloud(ec2, stack=name, launch_template=made.launch_template, subnet=made.subnet, kms_key="")
+    cloud = Ec2Cloud(
+        ec2, stack=name, launch_template=made.launch_template, subnet=made.subnet, kms_key="", control_url=lambda: URL
+    )
     return Bed(name, cloud, lambda: None, faults.fail_snapshot, lambda _: None, ec2)
 
 
@@ -348,6 +351,7 @@ def test_everything_is_tagged(aws: Bed) -> None:
         **vault_tags,
         "Name": f"{aws.name} vault-1",
         "nightvault-code": "s3cret",
+        "nightvault-url": URL,
     }
     group = aws.cloud.make_group("vault-1")
     assert tags_of(aws.ec2, group) == vault_tags
@@ -436,7 +440,8 @@ def test_every_method_is_tried() -> None:
     ],
 )
 def test_whatever_botocore_raises_is_a_refusal(name: str, error: Exception, code: str) -> None:
-    cloud = Ec2Cloud(Refusing(error), stack="s", launch_template="lt", subnet="sub", kms_key="")  # type: ignore[arg-type]
+    client: Any = Refusing(error)
+    cloud = Ec2Cloud(client, stack="s", launch_template="lt", subnet="sub", kms_key="", control_url=lambda: URL)
     with pytest.raises(CloudRefused) as refused:
         CALLS[name](cloud)
     assert refused.value.aws_code == code

@@ -23,7 +23,7 @@ class Account:
 
     def launch(self, token: str = "t", **more: Any) -> str:  # noqa: S107 - a client token is no secret
         answer = self.ec2.run_instances(
-            LaunchTemplate={"LaunchTemplateId": self.stack.launch_template, "Version": "$Latest"},
+            LaunchTemplate={"LaunchTemplateName": self.stack.launch_template, "Version": "$Latest"},
             MinCount=1,
             MaxCount=1,
             SubnetId=self.stack.subnet,

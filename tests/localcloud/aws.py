@@ -65,8 +65,9 @@ class LocalAws:
             BlockDeviceMappings=[{"DeviceName": "/dev/xvda", "Ebs": {"VolumeSize": 8, "VolumeType": "gp3"}}],
         )["ImageId"]
         self.ec2.backend.snapshots.clear()  # the image's own: not ours in AWS, and moto ignores OwnerIds
-        template = ec2.create_launch_template(
-            LaunchTemplateName=f"{name}-vault",
+        template = f"{name}-vault"
+        ec2.create_launch_template(
+            LaunchTemplateName=template,
             LaunchTemplateData={
                 "ImageId": image,
                 "InstanceType": "t4g.small",
@@ -83,7 +84,7 @@ class LocalAws:
                     }
                 ],
             },
-        )["LaunchTemplate"]["LaunchTemplateId"]
+        )
         zone = f"{REGION}a"
         subnets = ec2.describe_subnets(Filters=[{"Name": "availability-zone", "Values": [zone]}])["Subnets"]
         properties = dict(table or _table_properties())
@@ -91,6 +92,10 @@ class LocalAws:
         self._create_table(properties)
         topic = plain_client("sns").create_topic(Name=f"{name}-topic")["TopicArn"]
         return Stack(properties["TableName"], template, subnets[0]["SubnetId"], topic)
+
+    def put_parameter(self, name: str, value: str) -> None:
+        """What the template makes last: the URL, once there is an API."""
+        plain_client("ssm").put_parameter(Name=name, Value=value, Type="String")
 
     def _create_table(self, properties: dict[str, Any]) -> None:
         dynamodb = plain_client("dynamodb")

@@ -76,6 +76,7 @@ class LocalCloud:
             front = Front(self._app.app, single_user=getpass.getuser() if rootless else None)
             undo.callback(front.close)
             self.url = self.vaults.url = front.url
+            self.aws.put_parameter(f"/{self._stack_name}/url", front.url)
             if isinstance(self.hypervisor, Machines):
                 self.hypervisor.url = front.url
             self._listen()
@@ -187,6 +188,7 @@ class LocalCloud:
             "NIGHTVAULT_LAUNCH_TEMPLATE": self.stack.launch_template,
             "NIGHTVAULT_SUBNET": self.stack.subnet,
             "NIGHTVAULT_TOPIC_ARN": self.stack.topic_arn,
+            "NIGHTVAULT_URL_PARAMETER": f"/{self._stack_name}/url",
             **{f"NIGHTVAULT_{name.upper()}": str(value) for name, value in self._policy.items()},
         }
         settings = Settings.from_environment(environment)

@@ -12,6 +12,7 @@ THROTTLED = {
     "ec2": "RequestLimitExceeded",
     "dynamodb": "ProvisionedThroughputExceededException",
     "sns": "Throttled",
+    "ssm": "ThrottlingException",
 }
 
 

@@ -83,7 +83,7 @@ class Interposer:
         self._ledger = ledger
         self._faults = faults
         self._ec2 = ec2
-        self._service_locks = {service: threading.RLock() for service in ("dynamodb", "ec2", "sns")}
+        self._service_locks = {service: threading.RLock() for service in ("dynamodb", "ec2", "sns", "ssm")}
         events: Any = self.session.events  # the stubs say that no handler answers
         events.register("before-parameter-build", self._remember_parameters)
         events.register("before-call", self._before_call)

@@ -1,89 +1,57 @@
-"""The template and the zip as `chalice package` makes them: handlers exist, and each function may do what it must.
+"""The template and the zip: whole, the same each time, and with what the code and the README count on."""
 
-A later issue deploys and proves the policies; here they are held to what the code calls.
-"""
-
+import base64
+import gzip
 import json
-import os
 import re
-import subprocess
-import sys
 import zipfile
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import pytest
 
-ROOT = Path(__file__).resolve().parents[2]
-CHALICE = Path(sys.executable).with_name("chalice")
-FUNCTIONS = {
-    "APIHandler": ("app.app", "policy-api.json"),
-    "Bearer": ("app.bearer", "policy-bearer.json"),
-    "Sweep": ("app.sweep", "policy-sweep.json"),
-    "InstanceChanged": ("app.instance_changed", "policy-instance-changed.json"),
-    "SnapshotChanged": ("app.snapshot_changed", "policy-snapshot-changed.json"),
-    "Operate": ("app.operate", "policy-operate.json"),
-    "TimelineWidget": ("app.timeline_widget", "policy-timeline-widget.json"),
-}
-DESCRIBES = re.compile(r"ec2:Describe[A-Za-z]+")
+from chalicelib.model import Policy
+from chalicelib.settings import Settings
+from deploy import parts
+from deploy.packaging import Package
+from deploy.policies import FUNCTIONS
+from tests.template.conftest import ROOT, packaged
 
 
-@dataclass(frozen=True)
-class Package:
-    template: dict[str, Any]
-    files: frozenset[str]
-
-    @property
-    def resources(self) -> dict[str, Any]:
-        found: dict[str, Any] = self.template["Resources"]
-        return found
+def test_the_functions_are_those_that_have_a_policy(resources: dict[str, Any]) -> None:
+    in_template = {name for name, resource in resources.items() if resource["Type"] == "AWS::Serverless::Function"}
+    assert in_template == {function.resource for function in FUNCTIONS}
 
 
-@pytest.fixture(scope="module")
-def package(tmp_path_factory: pytest.TempPathFactory) -> Package:
-    out = tmp_path_factory.mktemp("package")
-    kept = {name: value for name, value in os.environ.items() if not name.startswith(("NIGHTVAULT_", "AWS_"))}
-    done = subprocess.run(
-        [CHALICE, "package", "--stage", "prod", "--merge-template", ".chalice/resources.json", out / "made"],
-        cwd=ROOT,
-        env={**kept, "AWS_DEFAULT_REGION": "eu-central-1"},
-        capture_output=True,
-        text=True,
-        check=False,
-        timeout=300,
-    )
-    if done.returncode != 0 and re.search(
-        r"Could not install dependencies|No matching distribution|ConnectionError|Max retries|NewConnectionError",
-        done.stdout + done.stderr,
-    ):
-        pytest.skip("offline: `chalice package` fetches the wheels that Lambda runs")
-    assert done.returncode == 0, done.stdout + done.stderr
-    with zipfile.ZipFile(out / "made" / "deployment.zip") as archive:
-        files = frozenset(archive.namelist())
-    return Package(json.loads((out / "made" / "sam.json").read_text()), files)
-
-
-def test_the_functions_are_these_and_their_handlers_exist(package: Package) -> None:
-    made = {
-        name: resource["Properties"]["Handler"]
-        for name, resource in package.resources.items()
-        if resource["Type"] == "AWS::Serverless::Function"
-    }
-    assert made == {name: handler for name, (handler, _) in FUNCTIONS.items()}
-    script = "".join(f"import app; assert callable({handler})\n" for handler in made.values())
-    subprocess.run([sys.executable, "-c", script], cwd=ROOT, env={}, check=True)
-
-
-def test_the_zip_holds_what_app_imports_and_no_secret(package: Package) -> None:
-    tops = {name.split("/")[0] for name in package.files}
+def test_the_zip_holds_what_app_imports_and_nothing_else_of_ours(made: Package) -> None:
+    with zipfile.ZipFile(made.zip_path) as archive:
+        files = set(archive.namelist())
+    tops = {name.split("/")[0] for name in files}
     assert {"app.py", "chalicelib", "chalice", "aws_lambda_powertools", "msgspec"} <= tops
-    assert not tops & {"tests", "boto3", "botocore", ".chalice", "vault-image", "host-client"}
-    ours = {path.name for path in (ROOT / "chalicelib").glob("*.py")}
-    assert {name.removeprefix("chalicelib/") for name in package.files if name.startswith("chalicelib/")} >= ours
-    compiled = [name for name in package.files if name.endswith(".so")]
+    assert not tops & {"tests", "boto3", "botocore", ".chalice", "vault-image", "host-client", "deploy"}
+    ours = {str(path.relative_to(ROOT)) for path in (ROOT / "chalicelib").rglob("*.py")}
+    assert {name for name in files if name.startswith("chalicelib/") and name.endswith(".py")} == ours
+    assert not [name for name in files if name.endswith(".pyc")]
+    compiled = [name for name in files if name.endswith(".so")]
     assert compiled
     assert all("aarch64" in name for name in compiled), "Lambda runs on arm64"
+
+
+def test_the_same_sources_give_the_same_bytes(made: Package, tmp_path: Path) -> None:
+    """Else every deployment would deploy something."""
+    again = packaged(tmp_path)
+    assert again.zip_path.read_bytes() == made.zip_path.read_bytes()
+    assert again.template_path.read_bytes() == made.template_path.read_bytes()
+
+
+def test_the_code_is_named_by_its_content(made: Package) -> None:
+    functions = [
+        resource["Properties"]["CodeUri"]
+        for resource in made.uploaded("bucket")["Resources"].values()
+        if resource["Type"] == "AWS::Serverless::Function"
+    ]
+    assert functions == [{"Bucket": "bucket", "Key": made.zip_key}] * len(FUNCTIONS)
+    assert re.fullmatch(r"[0-9a-f]{32}\.zip", made.zip_key)
 
 
 def test_requirements_are_those_of_the_project() -> None:
@@ -95,80 +63,74 @@ def test_requirements_are_those_of_the_project() -> None:
     assert set(carried) == set(listed[:4]) - {"boto3", "chalice"}
 
 
-# --- policies -------------------------------------------------------------------------------------------
+@pytest.mark.parametrize("function", FUNCTIONS, ids=lambda function: function.name)
+def test_every_function_gets_its_settings(resources: dict[str, Any], function: Any) -> None:
+    """With the parameters' defaults, they are what the code takes as the default."""
+    variables = resources[function.resource]["Properties"]["Environment"]["Variables"]
+    defaults = {name: str(parameter.get("Default", "x")) for name, parameter in _parameters().items()}
+    environment = {name: defaults.get(value.get("Ref", ""), "x") for name, value in variables.items()}
+    settings = Settings.from_environment(environment)
+    assert settings.policy == Policy()
+    assert bool(settings.url) == (function.name == "operate")
+    assert settings.kms_key and settings.url_parameter
 
 
-def policy(name: str) -> list[dict[str, Any]]:
-    found: list[dict[str, Any]] = json.loads((ROOT / ".chalice" / FUNCTIONS[name][1]).read_text())["Statement"]
+def _parameters() -> dict[str, Any]:
+    found: dict[str, Any] = json.loads((ROOT / ".chalice" / "resources.json").read_text())["Parameters"]
     return found
 
 
-def actions(name: str) -> set[str]:
-    return {action for statement in policy(name) for action in statement["Action"]}
+@pytest.mark.parametrize("function", FUNCTIONS, ids=lambda function: function.name)
+def test_no_log_lives_for_ever(resources: dict[str, Any], function: Any) -> None:
+    lambda_ = resources[function.resource]
+    group = resources[function.log_group]["Properties"]
+    assert group["LogGroupName"]["Fn::Sub"] == "/aws/lambda/" + lambda_["Properties"]["FunctionName"]["Fn::Sub"]
+    assert group["RetentionInDays"] == {"Ref": "LogRetentionDays"}
+    assert function.log_group in lambda_["DependsOn"], "else Lambda would make it, without retention"
 
 
-@pytest.mark.parametrize("name", FUNCTIONS)
-def test_each_function_has_a_role_and_policy_of_its_own(package: Package, name: str) -> None:
-    role = {"APIHandler": "ApiHandlerRole"}.get(name, f"{name}Role")
-    assert package.resources[name]["Properties"]["Role"] == {"Fn::GetAtt": [role, "Arn"]}
-    (made,) = package.resources[role]["Properties"]["Policies"]
-    assert made["PolicyDocument"]["Statement"] == policy(name)
+def test_data_stays_when_the_stack_goes(resources: dict[str, Any]) -> None:
+    for name in ("Table", "Key"):
+        assert (resources[name]["DeletionPolicy"], resources[name]["UpdateReplacePolicy"]) == ("Retain", "Retain")
+    table = resources["Table"]["Properties"]
+    assert table["BillingMode"] == "PAY_PER_REQUEST"
+    assert table["PointInTimeRecoverySpecification"] == {"PointInTimeRecoveryEnabled": True}
+    assert table["DeletionProtectionEnabled"] is True
+    assert table["SSESpecification"]["KMSMasterKeyId"] == {"Fn::GetAtt": ["Key", "Arn"]}
 
 
-@pytest.mark.parametrize("name", FUNCTIONS)
-def test_no_policy_says_everything(name: str) -> None:
-    for statement in policy(name):
-        assert statement["Effect"] == "Allow"
-        assert all("*" not in action for action in statement["Action"])
-        if statement["Resource"] == "*":
-            assert all(DESCRIBES.fullmatch(action) for action in statement["Action"]), statement["Sid"]
-    assert "logs:PutLogEvents" in actions(name)
+def test_the_vault_is_launched_as_the_design_says(resources: dict[str, Any]) -> None:
+    template = resources["VaultTemplate"]["Properties"]
+    assert template["LaunchTemplateName"] == {"Fn::Sub": "${AWS::StackName}-vault"}
+    data = template["LaunchTemplateData"]
+    assert data["MetadataOptions"] == {
+        "HttpEndpoint": "enabled",
+        "HttpTokens": "required",
+        "HttpPutResponseHopLimit": 1,
+        "InstanceMetadataTags": "enabled",
+    }
+    assert data["InstanceInitiatedShutdownBehavior"] == "stop"
+    [root] = data["BlockDeviceMappings"]
+    assert root["Ebs"]["Encrypted"] is True and root["Ebs"]["DeleteOnTermination"] is True
+    assert root["Ebs"]["VolumeType"] == "gp3"
+    # No credentials, no way in but what the control plane opens: it names subnet and group at each launch.
+    assert not {"IamInstanceProfile", "KeyName", "NetworkInterfaces", "SecurityGroupIds"} & set(data)
+    assert gzip.decompress(base64.b64decode(data["UserData"])).startswith(b"#cloud-config\n")
 
 
-@pytest.mark.parametrize("name", FUNCTIONS)
-def test_what_policies_name_is_in_the_template(package: Package, name: str) -> None:
-    def names(value: object) -> set[str]:
-        if isinstance(value, dict):
-            if "Fn::GetAtt" in value:
-                return {str(value["Fn::GetAtt"][0])}
-            if "Ref" in value:
-                return set() if value["Ref"].startswith("AWS::") else {str(value["Ref"])}
-            return set().union(*map(names, value.values()))
-        return set().union(*map(names, value)) if isinstance(value, list) else set()
-
-    assert names(policy(name)) <= set(package.resources)
+def test_the_api_is_regional_throttled_and_logged(resources: dict[str, Any]) -> None:
+    api = resources["RestAPI"]["Properties"]
+    assert api["EndpointConfiguration"] == "REGIONAL"
+    [setting] = api["MethodSettings"]
+    assert (setting["HttpMethod"], setting["ResourcePath"]) == ("*", "/*")
+    assert setting["ThrottlingRateLimit"] == {"Ref": "RequestsPerSecond"}
+    # Without it SAM makes a second stage, named Stage, with none of this (aws/serverless-application-model#191).
+    assert api["OpenApiVersion"] == "2.0"
+    logged = json.loads(api["AccessLogSetting"]["Format"])
+    assert not [field for field in logged.values() if "header" in field.lower() or "body" in field.lower()]
 
 
-def called(module: str) -> set[str]:
-    """API names of the boto3 calls in a source file: `self._client.run_instances(` is RunInstances."""
-    source = (ROOT / "chalicelib" / module).read_text()
-    snake = set(re.findall(r"_client\s*\.(\w+)\(", source)) | set(re.findall(r'get_paginator\("(\w+)"\)', source))
-    return {"".join(word.title() for word in name.split("_")) for name in snake - {"get_paginator"}}
-
-
-@pytest.mark.parametrize("name", ["APIHandler", "Sweep", "InstanceChanged"])
-def test_who_runs_a_vaults_life_may_make_every_call_of_the_adapter(name: str) -> None:
-    assert {f"ec2:{call}" for call in called("cloud.py")} <= actions(name)
-    assert "sns:Publish" in actions(name)
-
-
-def test_every_call_to_the_table_is_allowed_to_someone() -> None:
-    # A transaction needs the actions of the writes in it, and is none itself.
-    needed = {f"dynamodb:{call}" for call in called("store.py") - {"TransactWriteItems"}}
-    assert needed <= actions("APIHandler")
-    assert needed <= actions("Sweep")
-
-
-def test_the_authorizer_the_widget_and_the_operator_touch_no_machine() -> None:
-    assert {a for a in actions("TimelineWidget") if not a.startswith("logs:")} == {"dynamodb:Query"}
-    assert {action for action in actions("Bearer") if not action.startswith("logs:")} == {"dynamodb:GetItem"}
-    assert not [action for action in actions("Operate") if action.startswith("ec2:")]
-
-
-@pytest.mark.parametrize("name", FUNCTIONS)
-def test_whatever_changes_a_machine_is_tied_to_our_tag(name: str) -> None:
-    free = {"LaunchFrom", "MakeGroupInVpc"}  # what a launch takes, and the VPC that a group is made in
-    for statement in policy(name):
-        changes = [a for a in statement["Action"] if a.startswith("ec2:") and not DESCRIBES.fullmatch(a)]
-        if changes and statement["Sid"] not in free:
-            assert "nightvault:stack" in json.dumps(statement.get("Condition", {})), statement["Sid"]
+def test_whoever_takes_a_code_away_from_a_part_is_told(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(parts, "PARTS", (*parts.PARTS, lambda: {"Resources": {"Table": {"Type": "X"}}}))
+    with pytest.raises(parts.PartsDisagree, match=r"Resources\.Table\.Type"):
+        parts.merged()

@@ -26,6 +26,19 @@ def test_every_duration_can_be_set(field: str) -> None:
     assert getattr(policy, field) == 17
 
 
+def test_the_daily_budgets_can_be_set_in_hours() -> None:
+    policy = Settings.from_environment(
+        {**WHOLE, "NIGHTVAULT_WINDOW_HOURS": "3.6", "NIGHTVAULT_RESTORE_HOURS": "24"}
+    ).policy
+    assert (policy.window_seconds, policy.restore_seconds) == (12960, 86400)
+
+
+@pytest.mark.parametrize("value", ["", "x", "0", "-1", "24.01", "nan", "inf"])
+def test_what_is_no_number_of_hours_is_named(value: str) -> None:
+    with pytest.raises(SettingsError, match="NIGHTVAULT_WINDOW_HOURS"):
+        Settings.from_environment({**WHOLE, "NIGHTVAULT_WINDOW_HOURS": value})
+
+
 @pytest.mark.parametrize("value", ["", "x", "-1", "1.5", " 1", "\u00b2", "1e3"])
 def test_what_is_no_whole_number_is_named(value: str) -> None:
     with pytest.raises(SettingsError, match="NIGHTVAULT_LEASE_SECONDS"):

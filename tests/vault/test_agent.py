@@ -65,6 +65,13 @@ def test_enrols_once_and_reports(rootless: Rootless) -> None:
     assert len(rootless.cloud.enrolled) == 1
 
 
+def test_told_by_its_tags_where_the_control_plane_is(rootless: Rootless) -> None:
+    rootless.start_agent(control_url=None)
+    wait_until(lambda: rootless.log.exists() and "tag nightvault-url" in rootless.log.read_text(), 20)
+    rootless.cloud.metadata["tags/instance/nightvault-url"] = rootless.cloud.url + "/"
+    rootless.cloud.wait_for(lambda report: report["state"] == "ready")
+
+
 def test_a_rejected_token_and_a_new_code(rootless: Rootless) -> None:
     rootless.start_agent()
     rootless.cloud.wait_for(lambda report: report["state"] == "ready")
@@ -268,8 +275,8 @@ def test_commits_are_read_with_suspicion(tmp_path: Path) -> None:
     ("config", "said"),
     [
         ("{", "not JSON"),
-        ("[]", "control_url"),
-        ("{}", "control_url"),
+        ("[]", "JSON object"),
+        ('{"control_url":1}', "control_url"),
         ('{"control_url":"http://x","prot":22}', "prot"),
         ('{"control_url":"http://x","port":"22"}', "port"),
         ('{"control_url":"http://x","accounts":"many"}', "accounts"),

@@ -15,13 +15,12 @@ from typing import Any
 import pytest
 import user_data
 
-URL = "https://abcdefghij.execute-api.eu-central-1.amazonaws.com/api"
 IMAGE = Path(user_data.__file__).resolve().parent
 
 
 @pytest.fixture(scope="module")
 def config() -> dict[str, Any]:
-    text = gzip.decompress(user_data.user_data(URL)).decode()
+    text = gzip.decompress(user_data.user_data()).decode()
     first, rest = text.split("\n", 1)
     assert first == "#cloud-config"
     # JSON is YAML as long as it escapes nothing but what both know; cloud-init reads it as YAML.
@@ -53,21 +52,21 @@ def members(config: dict[str, Any]) -> dict[str, tuple[int, str]]:
 
 
 def test_small_enough_for_ec2() -> None:
-    assert len(user_data.user_data(URL)) <= user_data.LIMIT_BYTES == 16384
+    assert len(user_data.user_data()) <= user_data.LIMIT_BYTES == 16384
 
 
 def test_the_same_each_time() -> None:
     """Else every deployment would make a new launch template version. In other processes, with other hash seeds."""
     seen = {
         subprocess.run(
-            [sys.executable, str(IMAGE / "user_data.py"), URL],
+            [sys.executable, str(IMAGE / "user_data.py")],
             check=True,
             capture_output=True,
             env={**os.environ, "PYTHONHASHSEED": seed, "TZ": zone},
         ).stdout
         for seed, zone in (("1", "UTC"), ("2", "Asia/Tokyo"))
     }
-    assert seen == {user_data.user_data(URL)}
+    assert seen == {user_data.user_data()}
 
 
 def test_exactly_the_files_of_the_folder(members: dict[str, tuple[int, str]]) -> None:
@@ -119,17 +118,12 @@ def test_the_first_boot(config: dict[str, Any], members: dict[str, tuple[int, st
     assert set(config["packages"]) >= {"rsync", "xfsprogs", "python3", "openssh-server"}
     assert (config["users"], config["ssh_pwauth"]) == ([], False)
     assert all(isinstance(command, list) for command in config["runcmd"])  # no shell
-    assert json.loads(members["/etc/nightvault/agent.json"][1]) == {"control_url": URL}
+    assert json.loads(members["/etc/nightvault/agent.json"][1]) == {}  # it is told by the instance's tags
     unit = members["/etc/systemd/system/nightvault-agent.service"][1]
     assert "ExecStart=/opt/nightvault/agent.py --config /etc/nightvault/agent.json" in unit
     # What gives a service mounts of its own hides what the agent mounts from sshd.
     for word in ("ProtectSystem", "PrivateTmp", "ProtectHome", "PrivateDevices", "ProtectKernel", "ReadOnlyPaths"):
         assert f"{word}" not in unit
-
-
-def test_the_token_goes_nowhere_unencrypted() -> None:
-    with pytest.raises(ValueError, match="https"):
-        user_data.user_data("http://example.org/api")
 
 
 @pytest.mark.parametrize("changes", [{}, {"port": 2222, "listen": "127.0.0.1", "strict_modes": False, "root": True}])

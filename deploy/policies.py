@@ -1,0 +1,218 @@
+"""What each function may do, and nothing more; `python -m deploy policies` prints it whole.
+
+To let a function do more: add the action to a statement below, or a statement to its list in POLICIES. Rules that
+tests/template holds this to: no wildcard in an action; a Resource of "*" only for an action in UNSCOPED, which says
+why; what changes something in EC2 is tied to the stack's tag. docs/permissions.md explains it to operators.
+
+Actions, resource types and condition keys are those of the Service Authorization Reference:
+https://docs.aws.amazon.com/service-authorization/latest/reference/reference_policies_actions-resources-contextkeys.html
+"""
+
+from typing import Any
+
+from deploy.functions import Function
+
+Json = dict[str, Any]
+_STACK = {"Ref": "AWS::StackName"}
+_KEY = {"Fn::GetAtt": ["Key", "Arn"]}
+
+_EC2_REFERENCE = "https://docs.aws.amazon.com/service-authorization/latest/reference/list_amazonec2.html"
+# Actions for which AWS knows no narrower resource than "*", each with the page that says so. They only read.
+UNSCOPED = {
+    "ec2:DescribeInstances": _EC2_REFERENCE,
+    "ec2:DescribeSecurityGroups": _EC2_REFERENCE,
+    "ec2:DescribeSnapshots": _EC2_REFERENCE,
+    "ec2:DescribeSubnets": _EC2_REFERENCE,
+    "ec2:DescribeVolumes": _EC2_REFERENCE,
+}
+
+
+def _arn(service: str, what: str, *, account: str = "${AWS::AccountId}") -> Json:
+    return {"Fn::Sub": f"arn:${{AWS::Partition}}:{service}:${{AWS::Region}}:{account}:{what}"}
+
+
+def _allow(sid: str, actions: list[str], resources: Any, **conditions: Json) -> Json:
+    statement: Json = {"Sid": sid, "Effect": "Allow", "Action": actions, "Resource": resources}
+    if conditions:
+        statement["Condition"] = conditions
+    return statement
+
+
+# Touching what is there: it must carry the stack's tag. Making something: it must be given it in the same call.
+_IS_OURS = {"aws:ResourceTag/nightvault:stack": _STACK}
+_BECOMES_OURS = {"aws:RequestTag/nightvault:stack": _STACK}
+
+_INSTANCE = _arn("ec2", "instance/*")
+_VOLUME = _arn("ec2", "volume/*")
+_GROUP = _arn("ec2", "security-group/*")
+# A snapshot's ARN has had an empty account, and in newer references the owner's; the tag is what ties it to us.
+_SNAPSHOT = _arn("ec2", "snapshot/*", account="*")
+_TEMPLATE = _arn("ec2", "launch-template/${VaultTemplate}")
+
+
+# --- the table, the topic, the key ----------------------------------------------------------------------
+
+
+def _table(*actions: str) -> Json:
+    return _allow("Table", [f"dynamodb:{action}" for action in actions], {"Fn::GetAtt": ["Table", "Arn"]})
+
+
+def _through(service: str) -> Json:
+    """The key, only when that service uses it for us.
+
+    https://docs.aws.amazon.com/kms/latest/developerguide/conditions-kms.html#conditions-kms-via-service
+    """
+    return {"kms:ViaService": {"Fn::Sub": f"{service}.${{AWS::Region}}.${{AWS::URLSuffix}}"}}
+
+
+# DynamoDB asks KMS for the table's key as whoever reads or writes:
+# https://docs.aws.amazon.com/amazondynamodb/latest/developerguide/encryption.usagenotes.html
+_TABLE_KEY = _allow("TableKey", ["kms:Decrypt"], _KEY, StringEquals=_through("dynamodb"))
+
+_ALERT = [
+    _allow("Alert", ["sns:Publish"], {"Ref": "Topic"}),
+    # https://docs.aws.amazon.com/sns/latest/dg/sns-key-management.html#sns-what-permissions-for-sse
+    _allow("AlertKey", ["kms:Decrypt", "kms:GenerateDataKey"], _KEY, StringEquals=_through("sns")),
+]
+
+# --- a vault's life -------------------------------------------------------------------------------------
+
+_LAUNCH = [
+    _allow("LaunchTagged", ["ec2:RunInstances"], [_INSTANCE, _VOLUME], StringEquals=_BECOMES_OURS),
+    _allow(
+        "LaunchFrom",
+        ["ec2:RunInstances"],
+        [
+            _TEMPLATE,
+            _arn("ec2", "network-interface/*"),  # made by the launch, with nothing to tie it to
+            _arn("ec2", "subnet/${Subnet}"),
+            _arn("ec2", "image/${Image}", account=""),
+        ],
+    ),
+    _allow("LaunchIntoOurGroup", ["ec2:RunInstances"], _GROUP, StringEquals=_IS_OURS),
+    _allow("TellTheMachineWhereToAsk", ["ssm:GetParameter"], _arn("ssm", "parameter/${AWS::StackName}/url")),
+]
+
+_MACHINE = [
+    _allow(
+        "RunOurMachine",
+        ["ec2:StartInstances", "ec2:StopInstances", "ec2:TerminateInstances"],
+        _INSTANCE,
+        StringEquals=_IS_OURS,
+    ),
+]
+
+_VOLUMES = [
+    _allow("MakeVolume", ["ec2:CreateVolume"], _VOLUME, StringEquals=_BECOMES_OURS),
+    _allow("AttachOurs", ["ec2:AttachVolume"], [_INSTANCE, _VOLUME], StringEquals=_IS_OURS),
+    # EC2 gets a grant on the key for each volume that it attaches, and a start attaches them all: without it the
+    # instance goes from pending back to stopped, with no error to the caller. Only EC2 may be given one, through EC2.
+    # https://docs.aws.amazon.com/ebs/latest/userguide/ebs-encryption-requirements.html
+    # https://docs.aws.amazon.com/kms/latest/developerguide/services-ebs.html
+    _allow(
+        "VolumeKeyGrant",
+        ["kms:CreateGrant"],
+        _KEY,
+        StringEquals=_through("ec2"),
+        Bool={"kms:GrantIsForAWSResource": "true"},
+    ),
+    _allow(
+        "VolumeKey",
+        [
+            "kms:Decrypt",
+            "kms:DescribeKey",
+            "kms:GenerateDataKeyWithoutPlaintext",
+            "kms:ReEncryptFrom",
+            "kms:ReEncryptTo",
+        ],
+        _KEY,
+        StringEquals=_through("ec2"),
+    ),
+]
+
+_SNAPSHOTS = [
+    _allow("SnapshotOurs", ["ec2:CreateSnapshot"], _VOLUME, StringEquals=_IS_OURS),
+    _allow("SnapshotTagged", ["ec2:CreateSnapshot"], _SNAPSHOT, StringEquals=_BECOMES_OURS),
+]
+
+_GROUPS = [
+    _allow("MakeGroup", ["ec2:CreateSecurityGroup"], _GROUP, StringEquals=_BECOMES_OURS),
+    _allow("MakeGroupInVpc", ["ec2:CreateSecurityGroup"], _arn("ec2", "vpc/${Vpc}")),
+]
+_DOOR = _allow(
+    "OpenAndShutOurGroup",
+    ["ec2:AuthorizeSecurityGroupIngress", "ec2:RevokeSecurityGroupIngress"],
+    _GROUP,
+    StringEquals=_IS_OURS,
+)
+
+
+def _tag(actions: list[str], resources: Any) -> Json:
+    """Tags may be given only by the call that makes the thing, so no tag can make a stranger's thing ours.
+
+    https://docs.aws.amazon.com/AWSEC2/latest/UserGuide/supported-iam-actions-tagging.html
+    """
+    return _allow(
+        "TagWhatIsMade", ["ec2:CreateTags"], resources, StringEquals={"ec2:CreateAction": actions, **_BECOMES_OURS}
+    )
+
+
+# Whoever may decide about a vault may have to carry out any of its effects: what another began, it finishes.
+_LIFE = [
+    _table("GetItem", "PutItem", "Query", "UpdateItem"),
+    _TABLE_KEY,
+    _allow(
+        "Look",
+        [
+            "ec2:DescribeInstances",
+            "ec2:DescribeSecurityGroups",
+            "ec2:DescribeSnapshots",
+            "ec2:DescribeSubnets",
+            "ec2:DescribeVolumes",
+        ],
+        "*",
+    ),
+    *_LAUNCH,
+    *_MACHINE,
+    *_VOLUMES,
+    *_SNAPSHOTS,
+    *_GROUPS,
+    _DOOR,
+    _tag(
+        ["RunInstances", "CreateVolume", "CreateSnapshot", "CreateSecurityGroup"],
+        [_INSTANCE, _VOLUME, _GROUP, _SNAPSHOT],
+    ),
+    *_ALERT,
+]
+
+POLICIES: dict[str, list[Json]] = {
+    "api_handler": _LIFE,
+    "sweep": _LIFE,
+    "instance_changed": _LIFE,
+    "bearer": [_table("GetItem"), _TABLE_KEY],
+    # A snapshot's news can end a sealing, never begin a waking: it launches, attaches and makes nothing else.
+    "snapshot_changed": [
+        _table("GetItem", "PutItem", "Query", "UpdateItem"),
+        _TABLE_KEY,
+        _allow("Look", ["ec2:DescribeInstances", "ec2:DescribeSecurityGroups", "ec2:DescribeSnapshots"], "*"),
+        _allow("StopOurMachine", ["ec2:StopInstances"], _INSTANCE, StringEquals=_IS_OURS),
+        *_SNAPSHOTS,
+        _DOOR,
+        _tag(["CreateSnapshot"], _SNAPSHOT),
+        *_ALERT,
+    ],
+    "operate": [_table("GetItem", "PutItem", "Query"), _TABLE_KEY],
+    "timeline_widget": [_table("Query"), _TABLE_KEY],
+}
+
+FUNCTIONS = tuple(Function(name) for name in POLICIES)
+
+
+def policy(function: Function) -> Json:
+    """The whole policy document. Its log group is made by the stack, so it may write to it and make none."""
+    logs = _allow(
+        "Logs",
+        ["logs:CreateLogStream", "logs:PutLogEvents"],
+        _arn("logs", f"log-group:/aws/lambda/${{AWS::StackName}}-{function.suffix}:*"),
+    )
+    return {"Version": "2012-10-17", "Statement": [logs, *POLICIES[function.name]]}
