@@ -62,6 +62,7 @@ class Bench:
                 subnet=stack.subnet,
                 topic_arn=stack.topic_arn,
                 kms_key="",
+                url="https://bench.example.org/api",
                 policy=Policy(),
             ),
             session=self.aws.session,

@@ -16,14 +16,19 @@ Json = dict[str, Any]
 _STACK = {"Ref": "AWS::StackName"}
 _KEY = {"Fn::GetAtt": ["Key", "Arn"]}
 
-_EC2_REFERENCE = "https://docs.aws.amazon.com/service-authorization/latest/reference/list_amazonec2.html"
+_REFERENCE = "https://docs.aws.amazon.com/service-authorization/latest/reference"
+_EC2_REFERENCE = f"{_REFERENCE}/list_amazonec2.html"
 # Actions for which AWS knows no narrower resource than "*", each with the page that says so. They only read.
 UNSCOPED = {
+    "cloudwatch:GetMetricStatistics": f"{_REFERENCE}/list_amazoncloudwatch.html",
     "ec2:DescribeInstances": _EC2_REFERENCE,
+    "ec2:DescribeLaunchTemplates": _EC2_REFERENCE,
     "ec2:DescribeSecurityGroups": _EC2_REFERENCE,
     "ec2:DescribeSnapshots": _EC2_REFERENCE,
     "ec2:DescribeSubnets": _EC2_REFERENCE,
     "ec2:DescribeVolumes": _EC2_REFERENCE,
+    "pricing:GetProducts": f"{_REFERENCE}/list_awspricelist.html",
+    "servicequotas:GetServiceQuota": f"{_REFERENCE}/list_servicequotas.html",
 }
 
 
@@ -185,6 +190,29 @@ _LIFE = [
     *_ALERT,
 ]
 
+# What `doctor` and `cost` look at, and what doctor mends: never a volume or a snapshot.
+_DOCTOR_AND_COST = [
+    _allow(
+        "LookAtAll",
+        [
+            "cloudwatch:GetMetricStatistics",
+            "ec2:DescribeInstances",
+            "ec2:DescribeLaunchTemplates",
+            "ec2:DescribeSecurityGroups",
+            "ec2:DescribeSnapshots",
+            "ec2:DescribeVolumes",
+            "pricing:GetProducts",
+            "servicequotas:GetServiceQuota",
+        ],
+        "*",
+    ),
+    _allow("LookAtWhoMayUseASnapshot", ["ec2:DescribeSnapshotAttribute"], _SNAPSHOT, StringEquals=_IS_OURS),
+    _allow("LookAtRecovery", ["dynamodb:DescribeContinuousBackups"], {"Fn::GetAtt": ["Table", "Arn"]}),
+    _allow("LookAtSubscriptions", ["sns:ListSubscriptionsByTopic"], {"Ref": "Topic"}),
+    _allow("MendMachine", ["ec2:TerminateInstances"], _INSTANCE, StringEquals=_IS_OURS),
+    _allow("MendDoor", ["ec2:RevokeSecurityGroupIngress"], _GROUP, StringEquals=_IS_OURS),
+]
+
 POLICIES: dict[str, list[Json]] = {
     "api_handler": _LIFE,
     "sweep": _LIFE,
@@ -201,7 +229,7 @@ POLICIES: dict[str, list[Json]] = {
         _tag(["CreateSnapshot"], _SNAPSHOT),
         *_ALERT,
     ],
-    "operate": [_table("GetItem", "PutItem", "Query"), _TABLE_KEY],
+    "operate": [_table("GetItem", "PutItem", "Query"), _TABLE_KEY, *_DOCTOR_AND_COST],
     "timeline_widget": [_table("Query"), _TABLE_KEY],
 }
 

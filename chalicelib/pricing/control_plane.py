@@ -21,10 +21,10 @@ WAKING_SECONDS = 90  # so long a host polls until the vault is awake
 VAULT_KIB = 4  # a vault with 24 runs, deflated
 LOG_BYTES = 700  # a line of ours, and Lambda's own three, a request
 HOURS = 730
-# Sent every quarter of an hour, all month: OverdueHosts, and HoursSinceLastBackup of each host. Sent in the
-# hours of a night only: runs by outcome, bytes, seconds waking and awake, restore points. A metric is charged for
-# the hours in which it is sent: https://aws.amazon.com/cloudwatch/pricing/
-ALWAYS_SENT = 1
+# A metric is charged for the hours in which it is sent (https://aws.amazon.com/cloudwatch/pricing/). Around the clock:
+# OverdueHosts and HoursSinceLastBackup, for all hosts together (chalicelib/metrics.py). In the hours of a night: runs
+# of one outcome, bytes, seconds waking and awake, restore points, how full volumes are.
+ALWAYS_SENT = 2
 SENT_IN_A_NIGHT = 6
 
 
@@ -50,7 +50,7 @@ def counts(traffic: Traffic) -> dict[str, float]:
     requests = sweeps + calls + authorizations + events
     seconds = sweeps * SWEEP_SECONDS + (calls + authorizations) * REQUEST_SECONDS + events * EVENT_SECONDS
     kib = traffic.vaults * VAULT_KIB + traffic.points + traffic.hosts
-    metric_hours = traffic.seconds / 3600 * (ALWAYS_SENT + traffic.hosts) + SENT_IN_A_NIGHT * traffic.windows
+    metric_hours = traffic.seconds / 3600 * ALWAYS_SENT + SENT_IN_A_NIGHT * traffic.windows
     return {
         "lambda_request": requests,
         "lambda_gb_second": seconds * MEMORY_GB,

@@ -140,6 +140,6 @@ def refreshed(old: Prices, region: str, found: list[Found], now: datetime) -> Pr
             seen = f"{stamp}, the AWS Price List API for {region}"
             prices[each.name] = Price(dollars=each.dollars, unit=known.unit, source=known.source, seen=seen)
         else:
-            kept = f"the price of {was.seen} is kept" if was else "and none is known"
+            kept = f"${was.dollars:.10g} is kept ({was.seen})" if was else "and none is known"
             missing.append(f"{each.name}: {each.error}; {kept}")
     return Prices(region=region, as_of=stamp, source="the AWS Price List API", prices=prices, missing=tuple(missing))

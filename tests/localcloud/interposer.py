@@ -8,6 +8,7 @@ conditional write must have one winner.
 import functools
 import threading
 import time
+from collections import defaultdict
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Any
@@ -83,7 +84,7 @@ class Interposer:
         self._ledger = ledger
         self._faults = faults
         self._ec2 = ec2
-        self._service_locks = {service: threading.RLock() for service in ("dynamodb", "ec2", "sns", "ssm")}
+        self._service_locks: dict[str, threading.RLock] = defaultdict(threading.RLock)
         events: Any = self.session.events  # the stubs say that no handler answers
         events.register("before-parameter-build", self._remember_parameters)
         events.register("before-call", self._before_call)

@@ -1,0 +1,144 @@
+"""doctor: a healthy stack is called healthy, and what it calls wrong when a single fact is. One stack for all of it."""
+
+from collections.abc import Iterator
+from datetime import timedelta
+from typing import Any
+
+import pytest
+from msgspec.structs import replace
+
+from chalicelib.errors import CloudRefused
+from chalicelib.model import Outcome, PointState, RestorePoint
+from chalicelib.operators.checks import CHECKS
+from chalicelib.operators.doctor import GP3_TIB, SNAPSHOTS, VCPUS, doctor
+from tests.pricing.lived import Lived, found
+
+
+@pytest.fixture(scope="module", name="_stack")
+def stack() -> Iterator[Lived]:
+    lived = Lived(hosts=2)
+    try:
+        lived.lives()
+        yield lived
+    finally:
+        lived.close()
+
+
+@pytest.fixture
+def shared(_stack: Lived) -> Iterator[Lived]:
+    """Each test leaves it as it was, which is checked."""
+    yield _stack
+    _stack.quotas.reset()
+    assert _stack.wrong() == {}
+
+
+def test_a_healthy_stack_is_called_healthy(shared: Lived) -> None:
+    checks = doctor(shared.wiring, clients=shared.clients).checks
+    assert [check for check in checks if not check.ok] == []
+    assert [check.name for check in checks] == list(CHECKS)
+    assert all(check.what and check.remedy for check in checks)
+
+
+def test_looking_changes_nothing(shared: Lived) -> None:
+    shared.aws.ledger.forget()
+    doctor(shared.wiring, fix=True, clients=shared.clients)
+    verbs = {call.operation for call in shared.aws.ledger.find()}
+    assert all(verb.startswith(("Describe", "Get", "List", "Query")) for verb in verbs), verbs
+
+
+def test_a_restore_point_on_its_way_is_no_finding(shared: Lived) -> None:
+    seen = shared.facts()
+    pending = RestorePoint(
+        host="h0",
+        vault_id="vault-1",
+        window_id="w",
+        volume_id="vol-1",
+        run_id="r",
+        run_started_at=seen.now,
+        outcome=Outcome.COMPLETE,
+        complete=True,
+        snapshot_id="snap-coming",
+        state=PointState.PENDING,
+    )
+    assert found(replace(seen, points=(*seen.points, pending))) == {}
+
+
+PERMISSIONS: dict[str, dict[str, Any]] = {
+    "an address": {"IpProtocol": "tcp", "FromPort": 22, "ToPort": 22, "IpRanges": [{"CidrIp": "203.0.113.5/32"}]},
+    "an IPv6 address": {
+        "IpProtocol": "tcp",
+        "FromPort": 22,
+        "ToPort": 22,
+        "Ipv6Ranges": [{"CidrIpv6": "2001:db8::5/128"}],
+    },
+    "the world": {
+        "IpProtocol": "tcp",
+        "FromPort": 22,
+        "ToPort": 22,
+        "IpRanges": [{"CidrIp": "0.0.0.0/0", "Description": "just for a moment"}],
+    },
+    "another port": {"IpProtocol": "tcp", "FromPort": 80, "ToPort": 80, "IpRanges": [{"CidrIp": "198.51.100.7/32"}]},
+    "everything": {"IpProtocol": "-1", "IpRanges": [{"CidrIp": "10.0.0.0/8"}]},
+}
+
+
+@pytest.mark.parametrize("permission", PERMISSIONS.values(), ids=PERMISSIONS)
+def test_whoever_is_let_in_without_need_is_found_and_shut_out(shared: Lived, permission: dict[str, Any]) -> None:
+    group = str(shared.vault.security_group_id)
+    shared.eyes.authorize_security_group_ingress(GroupId=group, IpPermissions=[permission])
+    assert shared.wrong() == {"ingress": ("wrong", group)}
+    assert shared.wrong(fix=True) == {"ingress": ("wrong", group)}
+    assert shared.wrong() == {}
+    assert shared.eyes.describe_security_groups(GroupIds=[group])["SecurityGroups"][0]["IpPermissions"] == []
+
+
+def test_a_sweep_that_has_stopped_is_wrong(shared: Lived) -> None:
+    seen = shared.facts()
+    assert seen.sweep_at
+    assert found(replace(seen, sweep_at=seen.now - timedelta(minutes=36))) == {"sweep": ("wrong", None)}
+    assert found(replace(seen, sweep_at=None)) == {"sweep": ("wrong", None)}
+    assert found(replace(seen, sweep_at=seen.now - timedelta(minutes=20))) == {}
+
+
+def test_the_newest_sign_of_the_sweep_counts(shared: Lived) -> None:
+    shared.sweep_seen(minutes_ago=100)
+    assert shared.wrong() == {}
+
+
+@pytest.mark.parametrize(("seconds", "level"), [(4, None), (-4, None), (30, "warning"), (-90, "wrong")])
+def test_a_clock_that_goes_wrong_is_said(shared: Lived, seconds: float, level: str | None) -> None:
+    assert found(replace(shared.facts(), skew_seconds=seconds)) == ({"clock": (level, None)} if level else {})
+
+
+def test_what_is_used_is_counted_with_every_vault_awake(shared: Lived) -> None:
+    used = {quota.code: quota.used for quota in shared.facts().quotas}
+    assert used[VCPUS[1]] >= 1
+    assert used[GP3_TIB[1]] == round((5 + 5 + 8) / 1024, 2)
+    assert used[SNAPSHOTS[1]] == 2
+
+
+@pytest.mark.parametrize(("limit", "level"), [(1.0, "wrong"), (2.4, "warning"), (2.6, None)])
+def test_a_quota_that_is_near_is_said_before_a_night_needs_it(shared: Lived, limit: float, level: str | None) -> None:
+    shared.quotas.limits[SNAPSHOTS[1]] = limit
+    assert shared.wrong() == ({"quotas": (level, SNAPSHOTS[1])} if level else {})
+
+
+@pytest.mark.parametrize(
+    ("operation", "name"),
+    [
+        ("DescribeContinuousBackups", "recovery"),
+        ("ListSubscriptionsByTopic", "alerts"),
+        ("GetMetricStatistics", "sweep"),
+        ("DescribeLaunchTemplates", "templates"),
+        ("DescribeSnapshotAttribute", "public"),
+    ],
+)
+def test_each_part_may_fail_by_itself(shared: Lived, operation: str, name: str) -> None:
+    shared.faults.refuse(operation, "AccessDenied")
+    assert shared.wrong() == {name: ("warning", None)}
+
+
+def test_without_ec2_there_is_no_answer_but_the_reason(shared: Lived) -> None:
+    shared.faults.refuse("DescribeInstances", "UnauthorizedOperation")
+    with pytest.raises(CloudRefused, match="UnauthorizedOperation"):
+        doctor(shared.wiring, clients=shared.clients)
