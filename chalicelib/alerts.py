@@ -1,6 +1,7 @@
 """Which facts an operator is told of at once, and in what words. Everything slower is a CloudWatch alarm."""
 
 from chalicelib.commands import (
+    BudgetSpent,
     Fact,
     HostKeyUnexpected,
     PointCounted,
@@ -45,5 +46,6 @@ def alert_of(fact: Fact) -> tuple[str, str] | None:
             | WindowSealed()
             | PointCounted()
             | PointFailed()
+            | BudgetSpent()
         ):
             return None

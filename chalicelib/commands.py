@@ -268,6 +268,13 @@ class PointFailed(Struct, frozen=True, kw_only=True):
     final: bool
 
 
+class BudgetSpent(Struct, frozen=True, kw_only=True):
+    """The window that has just ended has left no awake time for this kind until the next UTC day."""
+
+    vault_id: str
+    kind: Kind
+
+
 class HostKeyUnexpected(Struct, frozen=True, kw_only=True):
     """The machine showed another ssh host key than the one it enrolled with."""
 
@@ -284,5 +291,6 @@ Fact = (
     | WindowSealed
     | PointCounted
     | PointFailed
+    | BudgetSpent
     | HostKeyUnexpected
 )

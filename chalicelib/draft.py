@@ -12,6 +12,7 @@ from chalicelib import budget
 from chalicelib.commands import (
     Admit,
     Attach,
+    BudgetSpent,
     CheckInstance,
     Effect,
     Fact,
@@ -277,6 +278,9 @@ class Draft:
         """closing -> sealing: the volumes are at rest; snapshot those that were pushed to."""
         self.change_window(stopped_at=self.now, points=_points(self.vault, self.window))
         self.change(phase=Phase.SEALING, launch=None, spent=budget.charge(self.vault, self.window, self.now))
+        for kind in self.window.ceilings:
+            if budget.remaining(self.vault, kind, self.now, self.policy) < self.policy.minimum_window_seconds:
+                self.facts.append(BudgetSpent(vault_id=self.vault.vault_id, kind=kind))
         self.reasons.append("the instance is at rest")
         self.claim()
         self.seal()

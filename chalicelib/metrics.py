@@ -30,6 +30,7 @@ SECONDS_AWAKE = Metric("SecondsAwake", "Seconds")
 RESTORE_POINTS = Metric("RestorePoints", "Count", "Label")
 SNAPSHOT_FAILURES = Metric("SnapshotFailures", "Count")  # each attempt
 POINTS_GIVEN_UP = Metric("PointsGivenUp", "Count")  # the last one: there is no restore point of that night
+BUDGETS_SPENT = Metric("BudgetsSpent", "Count")  # a vault has no awake time left until the next UTC day
 UNEXPECTED_HOST_KEYS = Metric("UnexpectedHostKeys", "Count")
 FAULTS = Metric("Faults", "Count")
 SECONDS_PAST_WINDOW = Metric("SecondsPastWindow", "Seconds")  # only while a vault is awake past its window
@@ -47,6 +48,7 @@ ALL = (
     RESTORE_POINTS,
     SNAPSHOT_FAILURES,
     POINTS_GIVEN_UP,
+    BUDGETS_SPENT,
     UNEXPECTED_HOST_KEYS,
     FAULTS,
     SECONDS_PAST_WINDOW,

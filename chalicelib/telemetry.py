@@ -10,6 +10,7 @@ from aws_lambda_powertools.metrics import EphemeralMetrics
 
 from chalicelib import metrics
 from chalicelib.commands import (
+    BudgetSpent,
     Fact,
     HostKeyUnexpected,
     PointCounted,
@@ -82,6 +83,9 @@ class PowertoolsTelemetry:
                 self._measure(metrics.SNAPSHOT_FAILURES, 1)
                 if final:
                     self._measure(metrics.POINTS_GIVEN_UP, 1, host=point.host)
+            case BudgetSpent(vault_id=vault_id, kind=kind):
+                self.event("budget_spent", vault_id=vault_id, kind=kind)
+                self._measure(metrics.BUDGETS_SPENT, 1)
             case HostKeyUnexpected(expected=expected, seen=seen):
                 self.event("host_key_unexpected", expected=expected, seen=seen)
                 self._measure(metrics.UNEXPECTED_HOST_KEYS, 1)

@@ -14,6 +14,8 @@ from collections.abc import Callable, Iterable
 from pathlib import Path
 from typing import Any
 
+from deploy.alarms import alarms
+from deploy.dashboard import dashboard
 from deploy.policies import FUNCTIONS
 
 Json = dict[str, Any]
@@ -93,7 +95,7 @@ def vault() -> Json:
     return {"Resources": {"VaultTemplate": {"Properties": {"LaunchTemplateData": {"UserData": data}}}}}
 
 
-PARTS: tuple[Callable[[], Json], ...] = (functions, vault)
+PARTS: tuple[Callable[[], Json], ...] = (functions, vault, alarms, dashboard)
 
 
 def merged() -> Json:
