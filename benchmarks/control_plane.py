@@ -77,7 +77,7 @@ class Bench:
 
     def enrol(self, name: str) -> str:
         enrolment = self.wiring.enrolment
-        return enrolment.enroll(enrolment.invite(name, 5, 86400), KEY).token
+        return enrolment.enroll(enrolment.invite(name, 5, 86400).code, KEY).token
 
     def close(self) -> None:
         wiring.install(None)
@@ -270,7 +270,7 @@ def latency(console: Console, requests: int) -> None:
             call("POST /report", "POST", "/report", agent, body)
             ended = {"run_id": started["run_id"], "outcome": "failed", "exit_code": 1}
             call("POST /finish", "POST", "/finish", bench.tokens[bench.names[1]], ended)
-            invitation = bench.wiring.enrolment.invite(bench.names[2], 5, 86400)
+            invitation = bench.wiring.enrolment.invite(bench.names[2], 5, 86400).code
             call("POST /enroll", "POST", "/enroll", None, {"code": invitation, "public_key": KEY})
     finally:
         front.close()

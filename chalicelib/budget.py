@@ -34,14 +34,19 @@ def _seconds(since: datetime, until: datetime) -> int:
     return max(0, int((until - since).total_seconds()))
 
 
+def used(vault: Vault, kind: Kind, now: datetime) -> int:
+    """Seconds of today's budget that are used, by the window under way too."""
+    seconds = 0
+    if vault.spent and vault.spent.day == _day(now):
+        seconds += vault.spent.seconds.get(kind, 0)
+    if vault.window and vault.window.stopped_at is None and _day(vault.window.opened_at) == _day(now):
+        seconds += _charges(vault.window, now).get(kind, 0)
+    return seconds
+
+
 def remaining(vault: Vault, kind: Kind, now: datetime, policy: Policy) -> int:
     """Seconds left of today's budget, counting what the window under way has used so far."""
-    used = 0
-    if vault.spent and vault.spent.day == _day(now):
-        used += vault.spent.seconds.get(kind, 0)
-    if vault.window and vault.window.stopped_at is None and _day(vault.window.opened_at) == _day(now):
-        used += _charges(vault.window, now).get(kind, 0)
-    return _daily(kind, policy) - used
+    return _daily(kind, policy) - used(vault, kind, now)
 
 
 def charge(vault: Vault, window: Window, until: datetime) -> Spent:

@@ -350,6 +350,7 @@ def _points(vault: Vault, window: Window) -> dict[str, RestorePoint]:
     pushed = [r for r in window.runs.values() if r.kind is Kind.BACKUP and (r.pushed or r.committed_at)]
     for run in sorted(pushed, key=lambda r: (r.whole, r.started_at)):
         slot = vault.hosts.get(run.host)
+        mount = vault.agent.mounts.get(run.host) if vault.agent else None
         if slot and slot.volume_id and run.outcome:
             points[run.host] = RestorePoint(
                 host=run.host,
@@ -360,5 +361,7 @@ def _points(vault: Vault, window: Window) -> dict[str, RestorePoint]:
                 run_started_at=run.started_at,
                 outcome=run.outcome,
                 complete=run.whole,
+                volume_gib=slot.size_gib,
+                used_bytes=mount.used_bytes if mount and mount.volume_id == slot.volume_id else None,
             )
     return points

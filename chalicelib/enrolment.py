@@ -11,7 +11,7 @@ from chalicelib.commands import AgentEnrolled, HostPlaced
 from chalicelib.draft import Decision
 from chalicelib.errors import BadRequest, CodeRefused, LostRace
 from chalicelib.lifecycle import decide
-from chalicelib.model import MAX_HOSTS, Code, Host, Slot, Vault
+from chalicelib.model import MAX_HOSTS, MAX_SIZE_GIB, Code, Host, Slot, Vault, max_size
 from chalicelib.ports import Conflict
 
 if TYPE_CHECKING:
@@ -19,9 +19,15 @@ if TYPE_CHECKING:
 
 CODE_LIFE = timedelta(hours=24)
 FIRST_UID = 20001
-# A gp3 volume: https://docs.aws.amazon.com/ebs/latest/userguide/general-purpose.html
-MAX_SIZE_GIB = 16384
 RACES = 20
+
+
+@dataclass(frozen=True, kw_only=True)
+class Invited:
+    """A code as it is shown, once; its hash is what is stored."""
+
+    code: str
+    expires_at: datetime
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -44,8 +50,10 @@ class Enrolment:
         self._control = control
         self._store = control.store
 
-    def invite(self, host: str, size_gib: int, every_seconds: int) -> str:
+    def invite(self, host: str, size_gib: int, every_seconds: int, max_size_gib: int | None = None) -> Invited:
         """A code, valid for 24 hours and one use, with which `host` enrols; shown once, stored as a hash.
+
+        `max_size_gib`: how far its volume may grow; None: ten times `size_gib`, at most what AWS makes.
 
         For a name that is known it gives the host a new key and token, and keeps its volume and history.
         Raises BadRequest that names the field.
@@ -58,18 +66,21 @@ class Enrolment:
             raise BadRequest(f"size_gib: {size_gib} must be from 1 to {MAX_SIZE_GIB}")
         if every_seconds < 1:
             raise BadRequest(f"every_seconds: {every_seconds} must be a whole number of seconds above 0")
-        code = new_secret()
-        self._store.put_code(
-            Code(
-                code_hash=sha256(code),
-                name=host,
-                expires_at=self._control.clock.now() + CODE_LIFE,
-                size_gib=size_gib,
-                every_seconds=every_seconds,
-            )
+        limit = max_size(size_gib) if max_size_gib is None else max_size_gib
+        if not size_gib <= limit <= MAX_SIZE_GIB:
+            raise BadRequest(f"max_size_gib: {limit} must be from size_gib ({size_gib}) to {MAX_SIZE_GIB}")
+        secret = new_secret()
+        code = Code(
+            code_hash=sha256(secret),
+            name=host,
+            expires_at=self._control.clock.now() + CODE_LIFE,
+            size_gib=size_gib,
+            every_seconds=every_seconds,
+            max_size_gib=limit,
         )
+        self._store.put_code(code)
         self._control.telemetry.event("invited", host=host, size_gib=size_gib, every_seconds=every_seconds)
-        return code
+        return Invited(code=secret, expires_at=code.expires_at)
 
     def enroll(self, code: str, public_key: str) -> Enrolled:
         """Use a code. Raises CodeRefused for one that is unknown, expired or used, and then nothing has changed."""
@@ -115,7 +126,12 @@ class Enrolment:
         vaults = sorted(self._store.vaults(), key=lambda vault: int(vault.vault_id.rsplit("-", 1)[1]))
         for vault in vaults:
             if known := vault.hosts.get(code.name):
-                slot = replace(known, public_key=public_key, every_seconds=code.every_seconds)
+                slot = replace(
+                    known,
+                    public_key=public_key,
+                    every_seconds=code.every_seconds,
+                    max_size_gib=max(code.max_size_gib, known.size_gib),
+                )
                 return vault, slot
         # Accounts are numbered across the stack, so that no volume's owner ever means another host.
         taken = [slot.uid for vault in vaults for slot in vault.hosts.values()]
@@ -125,6 +141,7 @@ class Enrolment:
             public_key=public_key,
             size_gib=code.size_gib,
             every_seconds=code.every_seconds,
+            max_size_gib=code.max_size_gib,
         )
         for vault in vaults:
             free = sorted(set(range(MAX_HOSTS)) - {slot.number for slot in vault.hosts.values()})

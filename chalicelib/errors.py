@@ -73,6 +73,13 @@ class UnknownHost(NightvaultError):
         super().__init__(f"host: there is no host {name!r}; see `hosts`")
 
 
+class UnknownVault(NightvaultError):
+    """No vault has that id."""
+
+    def __init__(self, vault_id: str) -> None:
+        super().__init__(f"vault_id: there is no vault {vault_id!r}; see `vaults`")
+
+
 class LostRace(NightvaultError):
     """Others kept writing the same vault for as long as we may try; asking again will do."""
 

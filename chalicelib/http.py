@@ -21,6 +21,7 @@ STATUS: dict[type[errors.NightvaultError], int] = {
     errors.WindowSpent: 429,
     errors.UnknownRun: 404,
     errors.UnknownHost: 404,
+    errors.UnknownVault: 404,
     errors.RunIdTaken: 409,
     errors.RunSuperseded: 409,
     errors.StaleVault: 409,

@@ -8,6 +8,10 @@ from enum import StrEnum
 
 from msgspec import Struct, field
 
+# How far a volume may grow when nobody said: so many times the size that it was made with. And AWS's own limit
+# of a gp3 volume: https://docs.aws.amazon.com/ebs/latest/userguide/general-purpose.html
+GROWTH = 10
+MAX_SIZE_GIB = 16384
 # An instance takes 28 attachments on the smaller Nitro types, of which root volume and network interface
 # use two: https://docs.aws.amazon.com/AWSEC2/latest/UserGuide/volume_limits.html
 MAX_HOSTS = 24
@@ -130,6 +134,9 @@ class RestorePoint(Struct, frozen=True, kw_only=True):
     state: PointState = PointState.PENDING
     made_at: datetime | None = None
     attempt: int = 1
+    # As the vault's agent last reported it; None where it did not, or an older version wrote this.
+    volume_gib: int | None = None
+    used_bytes: int | None = None
 
 
 class Window(Struct, frozen=True, kw_only=True):
@@ -177,11 +184,23 @@ class Slot(Struct, frozen=True, kw_only=True):
     volume_id: str | None = None
     attached_to: str | None = None
     last_started_at: datetime | None = None
+    max_size_gib: int = 0  # how far the volume may grow; 0: ten times its size
+    ping_url: str = ""
+
+    @property
+    def limit_gib(self) -> int:
+        """How far the volume may grow."""
+        return self.max_size_gib or max_size(self.size_gib)
 
     @property
     def expected_at(self) -> datetime | None:
         """When this host should start its next backup, or None before its first."""
         return self.last_started_at and self.last_started_at + timedelta(seconds=self.every_seconds)
+
+
+def max_size(size_gib: int) -> int:
+    """How far a volume of that size may grow, in GiB, when nobody said."""
+    return min(MAX_SIZE_GIB, GROWTH * size_gib)
 
 
 class Launch(Struct, frozen=True, kw_only=True):
@@ -202,6 +221,11 @@ class Mount(Struct, frozen=True, kw_only=True):
     detail: str = ""
     size_bytes: int = 0
     free_bytes: int = 0
+
+    @property
+    def used_bytes(self) -> int | None:
+        """None when it is not mounted: then the agent reports zeroes."""
+        return self.size_bytes - self.free_bytes if self.mounted and self.size_bytes else None
 
 
 class Agent(Struct, frozen=True, kw_only=True):
@@ -251,6 +275,11 @@ class Vault(Struct, frozen=True, kw_only=True):
         """The instance is meant to run."""
         return self.phase in (Phase.WAKING, Phase.OPEN, Phase.FAULTED)
 
+    @property
+    def held_until(self) -> datetime | None:
+        """Kept awake by an operator until then, runs or not."""
+        return None
+
     def find_run(self, run_id: str) -> Run | None:
         """In the window under way, among the queued, or in the window before."""
         for runs in (self.window and self.window.runs, self.queued, self.recent and self.recent.runs):
@@ -280,9 +309,12 @@ class Host(Struct, frozen=True, kw_only=True):
     every_seconds: int
     enrolled_at: datetime
     last_backup: LastBackup | None = None
+    retired_at: datetime | None = None
 
     def overdue(self, now: datetime) -> bool:
-        """No backup that counts for twice its interval (the first: since enrolment)."""
+        """No backup that counts for twice its interval (the first: since enrolment). Never for a retired host."""
+        if self.retired_at:
+            return False
         since = self.last_backup.started_at if self.last_backup else self.enrolled_at
         return (now - since).total_seconds() > 2 * self.every_seconds
 
@@ -296,6 +328,7 @@ class Code(Struct, frozen=True, kw_only=True):
     used_at: datetime | None = None
     size_gib: int = 0
     every_seconds: int = 0
+    max_size_gib: int = 0
 
 
 class Policy(Struct, frozen=True, kw_only=True):

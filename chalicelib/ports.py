@@ -59,8 +59,8 @@ class Store(Protocol):
         """Record it unless a newer one is there. Returns whether it moved."""
         ...
 
-    def windows(self, vault_id: str, limit: int) -> list[Window]:
-        """Archived windows, newest first."""
+    def windows(self, vault_id: str, limit: int | None = None, *, since: datetime | None = None) -> list[Window]:
+        """Archived windows, newest first: at most `limit`, and those that opened at `since` or later."""
         ...
 
 

@@ -18,7 +18,7 @@ import zlib
 from collections.abc import Iterator
 from contextlib import suppress
 from datetime import UTC, datetime, timedelta
-from itertools import islice
+from itertools import islice, takewhile
 from typing import TYPE_CHECKING, Any
 
 import msgspec
@@ -149,10 +149,12 @@ class DynamoStore:
             return False  # a newer one got there first, or the host was retired: both ordinary
         return True
 
-    def windows(self, vault_id: str, limit: int) -> list[Window]:
+    def windows(self, vault_id: str, limit: int | None = None, *, since: datetime | None = None) -> list[Window]:
         # One query answers at most 1 MB: https://docs.aws.amazon.com/amazondynamodb/latest/developerguide/Query.Pagination.html
-        newest_first = islice(self._query(f"WINDOW#{vault_id}", forward=False, page_size=limit), limit)
-        return [msgspec.json.decode(_inflate(i), type=Window) for i in newest_first]
+        items = self._query(f"WINDOW#{vault_id}", forward=False, page_size=limit)
+        newest_first = (msgspec.json.decode(_inflate(item), type=Window) for item in items)
+        wanted = takewhile(lambda window: since is None or window.opened_at >= since, newest_first)
+        return list(islice(wanted, limit))
 
     def _get(self, pk: str, sk: str) -> Item | None:
         answer = self._client.get_item(TableName=self._table, Key=_key(pk, sk), ConsistentRead=True)

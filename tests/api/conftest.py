@@ -6,6 +6,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass, field
 from typing import Any
 
+import boto3.session
 import pytest
 
 import app as application
@@ -76,7 +77,7 @@ class Api:
     # --- what hosts and the agent do ---
 
     def enrol(self, name: str, key: str = KEY) -> Answer:
-        code = self.world.enrolment.invite(name, 5, 86400)
+        code = self.world.enrolment.invite(name, 5, 86400).code
         answer = self.call("POST", "/enroll", {"code": code, "public_key": key})
         assert answer.status == 200, answer
         self.tokens[name] = answer.json["token"]
@@ -139,12 +140,20 @@ def front() -> Iterator[Front]:
 
 
 SETTINGS = Settings(
-    stack="s", table="t", launch_template="lt", subnet="sub", topic_arn="a", kms_key="", policy=Policy()
+    stack="s",
+    table="t",
+    launch_template="lt",
+    subnet="sub",
+    topic_arn="a",
+    kms_key="",
+    policy=Policy(),
+    url="https://id.execute-api.eu-central-1.amazonaws.com/api",
 )
 
 
 def install(world: World) -> None:
-    made = wiring.Wiring(SETTINGS, clock=world.clock)
+    session = boto3.session.Session(region_name="eu-central-1")  # no client is made of it
+    made = wiring.Wiring(SETTINGS, session=session, clock=world.clock)
     parts = {"store": world.store, "control": world.control, "enrolment": world.enrolment, "telemetry": world.told}
     vars(made).update(parts)
     wiring.install(made)

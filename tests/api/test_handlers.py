@@ -105,8 +105,8 @@ def test_operators_see_no_secret(api: Api) -> None:
     api.start("C", R1)
     api.boot()
     invited = app.operate({"action": "invite", "host": "N", "size_gib": 5}, None)
-    assert set(invited) == {"host", "code"}
-    for action in ({"action": "hosts"}, {"action": "vaults"}, {"action": "windows", "vault_id": "vault-1"}):
+    assert set(invited) == {"host", "code", "url", "expires_at"}
+    for action in ({"action": "hosts"}, {"action": "vaults"}, {"action": "windows"}, {"action": "host", "host": "C"}):
         told = json.dumps(app.operate(action, None))
         for vault in api.world.store.vaults():
             assert vault.agent
@@ -120,7 +120,7 @@ def test_operators_see_no_secret(api: Api) -> None:
 def test_operators_see_what_there_is(api: Api) -> None:
     assert [host["name"] for host in app.operate({"action": "hosts"}, None)["hosts"]] == ["C", "H"]
     assert app.operate({"action": "vaults"}, None)["vaults"][0]["phase"] == "asleep"
-    assert app.operate({"action": "windows", "vault_id": "vault-1"}, None) == {"windows": []}
+    assert app.operate({"action": "windows"}, None) == {"windows": [], "hosts": ["C", "H"]}
     assert app.operate({"action": "restore_points", "host": "C"}, None) == {"restore_points": []}
 
 

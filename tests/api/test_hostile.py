@@ -197,7 +197,7 @@ BAD_KEYS = {
 
 @pytest.mark.parametrize("name", BAD_KEYS)
 def test_bad_public_keys(api: Api, name: str) -> None:
-    code = api.world.enrolment.invite("N", 5, 86400)
+    code = api.world.enrolment.invite("N", 5, 86400).code
     before = api.everything()
     answer = api.call("POST", "/enroll", {"code": code, "public_key": BAD_KEYS[name]})
     assert (answer.status, answer.code) == (400, "BadRequest")
@@ -289,14 +289,19 @@ def test_bad_reports(open_api: Api, name: str) -> None:
         {"action": "invite", "host": "N", "size_gib": "5"},
         {"action": "invite", "host": "N", "size_gib": 5, "every_seconds": 0},
         {"action": "invite", "host": "N", "size_gib": 5, "force": True},
-        {"action": "windows", "vault_id": "vault-1", "limit": 0},
-        {"action": "windows", "vault_id": "vault-1", "limit": -1},
+        {"action": "invite", "host": "N", "size_gib": 5, "max_size_gib": 4},
+        {"action": "invite", "host": "N", "size_gib": 5, "max_size_gib": 16385},
+        {"action": "windows", "days": 0},
+        {"action": "windows", "vault_id": "vault-9"},
+        {"action": "windows", "limit": 3},
+        {"action": "host", "host": "nobody"},
+        {"action": "host", "host": "C", "limit": 0},
         {"action": "restore_points", "host": "nobody"},
     ],
 )
 def test_bad_operations(api: Api, event: dict[str, Any]) -> None:
     before = api.everything()
-    assert operate.operate(event)["error"]["code"] in ("BadRequest", "UnknownHost")
+    assert operate.operate(event)["error"]["code"] in ("BadRequest", "UnknownHost", "UnknownVault")
     assert api.everything() == before
 
 

@@ -86,7 +86,7 @@ def test_the_token_of_a_machine_that_was_replaced_is_refused(api: Api) -> None:
 
 
 def test_enrolment_answers_name_and_token_once(api: Api) -> None:
-    code = api.world.enrolment.invite("N", 5, 86400)
+    code = api.world.enrolment.invite("N", 5, 86400).code
     answer = api.call("POST", "/enroll", {"code": code, "public_key": f"{KEY} root@n"})
     assert answer.status == 200
     assert set(answer.json) == {"name", "token"}
@@ -99,7 +99,7 @@ def test_enrolment_answers_name_and_token_once(api: Api) -> None:
 
 
 def test_expired_and_unknown_codes_are_answered_alike(api: Api) -> None:
-    code = api.world.enrolment.invite("N", 5, 86400)
+    code = api.world.enrolment.invite("N", 5, 86400).code
     api.world.clock.advance(24 * 3600)
     before = api.everything()
     expired = api.call("POST", "/enroll", {"code": code, "public_key": KEY})

@@ -98,8 +98,8 @@ def play(
 
 
 def _windows(cloud: LocalCloud) -> list[dict[str, Any]]:
-    windows: list[dict[str, Any]] = cloud.operate("windows", vault_id="vault-1", limit=50)["windows"]
-    return windows
+    windows: list[dict[str, Any]] = cloud.operate("windows", vault_id="vault-1")["windows"]
+    return [window for window in windows if window["sealed_at"]]
 
 
 def _vault(cloud: LocalCloud) -> dict[str, Any]:
@@ -109,8 +109,7 @@ def _vault(cloud: LocalCloud) -> dict[str, Any]:
 
 def _runs(window: dict[str, Any] | None) -> dict[str, dict[str, Any]]:
     """The newest run of each host in a window."""
-    runs = sorted((window or {"runs": {}})["runs"].values(), key=lambda run: str(run["started_at"]))
-    return {run["host"]: run for run in runs}
+    return {run["host"]: run for run in (window or {"runs": []})["runs"]}
 
 
 def _look(cloud: LocalCloud, players: list[Player], number: int) -> Moment:
@@ -119,8 +118,7 @@ def _look(cloud: LocalCloud, players: list[Player], number: int) -> Moment:
     runs = _runs(window)
     left = None
     if window:
-        closes_at = max(ceiling["closes_at"] for ceiling in window["ceilings"].values())
-        left = max(0, round((_instant(closes_at) - cloud.clock.now()).total_seconds()))
+        left = max(0, round((_instant(window["closes_at"]) - cloud.clock.now()).total_seconds()))
     lanes = tuple(_lane(player, runs.get(player.name)) for player in players)
     return Moment(night=number, phase=vault["phase"], seconds_left=left, lanes=lanes)
 
@@ -134,7 +132,7 @@ def _lane(player: Player, run: dict[str, Any] | None) -> Lane:
     state = "archiving" if player.process else "its hour has not come"
     if run:
         pushing = "pushing" if received else "waiting for the vault"
-        state = run["outcome"] or ("committed" if run["committed_at"] else pushing)
+        state = run["outcome"] or ("committed" if run["committed"] else pushing)
     elif player.exit_code is not None:
         state = "dead" if player.killed else f"ended ({player.exit_code})"
     if player.killed and run and not run["outcome"]:
@@ -168,7 +166,7 @@ def _record(cloud: LocalCloud, players: list[Player], number: int, before: set[s
     }
     awake = sum((_instant(w["stopped_at"]) - _instant(w["opened_at"])).total_seconds() for w in windows)
     hosts = cloud.operate("hosts")["hosts"]
-    last = {host["name"]: host["last_backup"]["snapshot_id"] for host in hosts if host["last_backup"]}
+    last = {host["name"]: host["last"]["snapshot_id"] for host in hosts if host["last"]}
     return Night(
         number=number,
         rows=dict(sorted(rows.items())),

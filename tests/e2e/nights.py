@@ -99,14 +99,14 @@ def asleep(cloud: LocalCloud) -> None:
 
 def windows(cloud: LocalCloud) -> list[dict[str, Any]]:
     """Archived ones, oldest first."""
-    found: list[dict[str, Any]] = cloud.operate("windows", vault_id="vault-1", limit=50)["windows"]
-    return found[::-1]
+    found: list[dict[str, Any]] = cloud.operate("windows", vault_id="vault-1")["windows"]
+    return [each for each in found[::-1] if each["sealed_at"]]
 
 
 def last_backups(cloud: LocalCloud) -> dict[str, str]:
     """Of each host, the snapshot that is its last backup."""
     hosts = cloud.operate("hosts")["hosts"]
-    return {each["name"]: each["last_backup"]["snapshot_id"] for each in hosts if each["last_backup"]}
+    return {each["name"]: each["last"]["snapshot_id"] for each in hosts if each["last"]}
 
 
 def points(cloud: LocalCloud, host_name: str) -> list[dict[str, Any]]:

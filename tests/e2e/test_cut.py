@@ -28,7 +28,7 @@ ONE_BIG_FILE = Tree("one big file", _make, _replace)
 
 def run_of(cloud: LocalCloud, name: str) -> dict[str, Any] | None:
     """The newest run of a host, in the window under way."""
-    runs = [run for run in (vault(cloud)["window"] or {"runs": {}})["runs"].values() if run["host"] == name]
+    runs = [run for run in (vault(cloud)["window"] or {"runs": []})["runs"] if run["host"] == name]
     return max(runs, key=lambda run: str(run["started_at"]), default=None)
 
 
@@ -87,14 +87,13 @@ def test_a_push_cut_by_its_hosts_death_sends_the_remainder_next_night(tmp_path: 
         with cloud.open_snapshot(cut["SnapshotId"]) as snapshot:
             assert on_the_vault(snapshot) == good, "what is current is still last night's, whole"
 
-        before = windows(cloud)[-1]["runs"]
-        (run,) = before.values()
+        (run,) = windows(cloud)[-1]["runs"]
         sent_before_the_cut = run["progress"]["transfer_bytes"]
         dies.configure(bandwidth_kib=0)
         cloud.clock.advance(seconds=86400)
         back_up(cloud, dies)
         assert dies.exit_code == 0, dies.output
-        (run,) = windows(cloud)[-1]["runs"].values()
+        (run,) = windows(cloud)[-1]["runs"]
         remainder = BIG - sent_before_the_cut
         assert run["stats"]["bytes_sent"] <= remainder + 10_000_000
         with cloud.open_snapshot(points(cloud, "L")[-1]["SnapshotId"]) as snapshot:
@@ -111,9 +110,9 @@ def test_the_window_cuts_a_push_and_the_next_night_finishes_it(tmp_path: Path) -
         assert o.exit_code == 9, o.output
         asleep(cloud)
         (window,) = windows(cloud)
-        (run,) = window["runs"].values()
+        (run,) = window["runs"]
         assert run["outcome"] == "cut"
-        assert window["stopped_at"] <= window["ceilings"]["backup"]["closes_at"]
+        assert window["stopped_at"] <= window["closes_at"]
         assert "O" not in last_backups(cloud)
         o.configure(bandwidth_kib=0)
         cloud.clock.advance(seconds=86400)

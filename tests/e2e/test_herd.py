@@ -68,7 +68,7 @@ def play(folder: Path, windows: int) -> None:
         for _ in range(windows):
             statuses.update(night(cloud, hosts))
             cloud.clock.advance(seconds=86400)
-        archived = cloud.operate("windows", vault_id="vault-1", limit=windows + 5)["windows"]
+        archived = cloud.operate("windows", vault_id="vault-1", days=windows + 5)["windows"]
         tags = [each["tags"] for each in cloud.snapshots()]
         by_window = Counter(tag["nightvault:window"] for tag in tags)
         by_host = Counter((tag["nightvault:window"], tag["nightvault:host"]) for tag in tags)
@@ -79,7 +79,7 @@ def play(folder: Path, windows: int) -> None:
         assert sorted(by_window) == sorted(window["window_id"] for window in archived)
         assert set(by_host.values()) == {1}
         assert {tag["nightvault:label"] for tag in tags} == {"complete"}
-        assert {each["last_backup"]["window_id"] for each in cloud.operate("hosts")["hosts"]} == {max(by_window)}
+        assert {each["last"]["window_id"] for each in cloud.operate("hosts")["hosts"]} == {max(by_window)}
         assert not cloud.failures
 
 

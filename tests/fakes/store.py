@@ -78,6 +78,7 @@ class MemoryStore:
             self._hosts[host] = replace(known, last_backup=last)
             return True
 
-    def windows(self, vault_id: str, limit: int) -> list[Window]:
+    def windows(self, vault_id: str, limit: int | None = None, *, since: datetime | None = None) -> list[Window]:
         archived = self._windows.get(vault_id, {})
-        return [archived[key] for key in sorted(archived, reverse=True)][:limit]
+        newest_first = [archived[key] for key in sorted(archived, reverse=True)]
+        return [window for window in newest_first if since is None or window.opened_at >= since][:limit]

@@ -38,7 +38,7 @@ class World:
 
     def enrol(self, *names: str, every_seconds: int = 86400) -> None:
         for name in names:
-            self.enrolment.enroll(self.enrolment.invite(name, 5, every_seconds), KEY)
+            self.enrolment.enroll(self.enrolment.invite(name, 5, every_seconds).code, KEY)
 
     @property
     def vault(self) -> Vault:

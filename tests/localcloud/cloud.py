@@ -102,8 +102,7 @@ class LocalCloud:
 
     def invite(self, host: str, *, size_gib: int = 1, every_seconds: int = 86400) -> str:
         """A code with which `host` may enrol."""
-        answer = self.operate("invite", host=host, size_gib=size_gib, every_seconds=every_seconds)
-        return str(answer["code"])
+        return str(self.operate("invite", host=host, size_gib=size_gib, every_seconds=every_seconds)["code"])
 
     def enroll(self, host: str, *, source: str | None = None, **invitation: int) -> FakeHost:
         """A host that a test plays itself, enrolled; it calls from `source` (any address of 127.0.0.0/8)."""

@@ -1,7 +1,7 @@
 """The `timeline_widget` Lambda, on fakes: what CloudWatch sends it, and what it answers."""
 
 from collections.abc import Iterator
-from datetime import timedelta
+from datetime import datetime, timedelta
 from typing import Any
 
 import pytest
@@ -103,12 +103,12 @@ def test_only_the_nights_asked_for_are_read(world: World) -> None:
     world.enrol("C", "H")
     for number in range(4):
         night(world, number)
-    asked: list[int] = []
+    asked: list[int | None] = []
     real = world.store.windows
 
-    def windows(vault_id: str, limit: int) -> Any:
+    def windows(vault_id: str, limit: int | None = None, *, since: datetime | None = None) -> Any:
         asked.append(limit)
-        return real(vault_id, limit)
+        return real(vault_id, limit, since=since)
 
     world.store.windows = windows  # type: ignore[method-assign]
     assert shown(days=2).count('<g class="window">') == 1  # today's and yesterday's columns; the last was yesterday

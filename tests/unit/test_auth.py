@@ -12,7 +12,7 @@ def world() -> World:
 
 
 def enrolled(world: World, name: str = "C") -> str:
-    return world.enrolment.enroll(world.enrolment.invite(name, 5, 86400), KEY).token
+    return world.enrolment.enroll(world.enrolment.invite(name, 5, 86400).code, KEY).token
 
 
 def test_a_hosts_token_opens_a_hosts_routes(world: World) -> None:
@@ -54,7 +54,7 @@ def test_nonsense_is_nobody(world: World, header: str) -> None:
 
 
 def test_a_code_is_no_token(world: World) -> None:
-    code = world.enrolment.invite("C", 5, 86400)
+    code = world.enrolment.invite("C", 5, 86400).code
     enrolled(world)
     assert authenticate(f"Bearer {token('C', code)}", world.store) is None
 
