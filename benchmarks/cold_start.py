@@ -256,7 +256,7 @@ def _populate(moto: str) -> tuple[dict[str, str], str, str]:
     }
     made = wiring.Wiring(Settings.from_environment(environment), session=session)
     vars(made)["telemetry"] = Told()
-    token = made.enrolment.enroll(made.enrolment.invite("h0", 5, 86400), KEY).token
+    token = made.enrolment.enroll(made.enrolment.invite("h0", 5, 86400).code, KEY).token
     vault = made.store.vault("vault-1")
     assert vault
     made.store.save(replace(vault, instance_id=instance))

@@ -13,7 +13,7 @@ from typing import Any, Literal
 import msgspec
 from msgspec import Struct
 
-from chalicelib import timeline, wiring
+from chalicelib import wiring
 from chalicelib.model import Host, Window
 from chalicelib.ports import Store
 
@@ -67,6 +67,8 @@ def draw(asked: Asked, store: Store, now: datetime) -> str:
     context = asked.widgetContext
     hosts = [_host(host, now) for host in store.hosts()]
     windows = [_window(window) for window in _windows(store, now - timedelta(days=asked.days + 1))]
+    from chalicelib import timeline  # noqa: PLC0415 (the other functions import this module, and draw nothing)
+
     theme: timeline.Theme = "dark" if context.theme == "dark" else "light"
     zone = _zone(context.timezone.offsetISO)
     if asked.show == "overdue":

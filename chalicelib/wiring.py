@@ -1,4 +1,7 @@
-"""The composition root: which adapter stands behind which port. Nothing is made before it is needed."""
+"""The composition root: which adapter stands behind which port. Nothing is made, or imported, before it is needed:
+
+a cold start pays for every import, and the authorizer needs neither the vault's life nor telemetry.
+"""
 
 import os
 import time
@@ -6,16 +9,16 @@ from datetime import UTC, datetime
 from functools import cached_property
 from typing import TYPE_CHECKING
 
-from chalicelib.control import Control
-from chalicelib.enrolment import Enrolment
 from chalicelib.ports import Clock, Cloud, Notifier, Store, Telemetry
 from chalicelib.settings import Settings
 from chalicelib.store import DynamoStore
-from chalicelib.telemetry import PowertoolsTelemetry
 
 if TYPE_CHECKING:
     import boto3.session
     from botocore.config import Config
+
+    from chalicelib.control import Control
+    from chalicelib.enrolment import Enrolment
 
 
 class SystemClock:
@@ -98,10 +101,14 @@ class Wiring:
 
     @cached_property
     def telemetry(self) -> Telemetry:
+        from chalicelib.telemetry import PowertoolsTelemetry
+
         return PowertoolsTelemetry(self.settings.stack)
 
     @cached_property
-    def control(self) -> Control:
+    def control(self) -> "Control":
+        from chalicelib.control import Control
+
         return Control(
             store=self.store,
             cloud=_LazyCloud(self),  # type: ignore[arg-type]
@@ -113,7 +120,9 @@ class Wiring:
         )
 
     @cached_property
-    def enrolment(self) -> Enrolment:
+    def enrolment(self) -> "Enrolment":
+        from chalicelib.enrolment import Enrolment
+
         return Enrolment(self.control)
 
 
@@ -143,11 +152,11 @@ def wired() -> Wiring:
     return _installed
 
 
-def control() -> Control:
+def control() -> "Control":
     return wired().control
 
 
-def enrolment() -> Enrolment:
+def enrolment() -> "Enrolment":
     return wired().enrolment
 
 

@@ -1,17 +1,24 @@
 """The actions `cost` and `refresh_prices`, on moto and answers in the Price List API's own shape."""
 
+import re
 from collections.abc import Iterator
+from pathlib import Path
 
+import msgspec
 import pytest
 
+from chalicelib import wiring
 from chalicelib.errors import BadRequest, CloudRefused
+from chalicelib.operate import operate
 from chalicelib.operators.cost import cost, known_prices, refresh_prices
+from chalicelib.pricing.bill import Bill
 from chalicelib.pricing.price_list import QUESTIONS
 from chalicelib.pricing.table import LISTED
 from tests.pricing.account import StubbedClients
 from tests.pricing.answers import entry, whole_list
 from tests.pricing.lived import Lived
 
+CONTRACT = (Path(__file__).resolve().parents[2] / "docs" / "operate.md").read_text()
 NOTHING = "no such product"
 
 
@@ -111,3 +118,22 @@ def test_the_price_list_is_asked_where_it_answers(stack: Lived) -> None:
     assert clients.pricing.meta.region_name == "eu-central-1"
     assert len(clients.asked) == len(QUESTIONS)
     assert {"Type": "TERM_MATCH", "Field": "regionCode", "Value": "eu-central-1"} in clients.asked[0]["Filters"]
+
+
+def test_the_answers_have_the_shapes_that_the_contract_promises(stack: Lived) -> None:
+    wiring.install(stack.wiring)
+    answer = operate({"action": "cost"})
+    for shape, given in (("USAGE", answer["usage"]), ("BILL", answer["bill"]), ("PRICES", answer["prices"])):
+        assert set(given) == promised(shape), shape
+    assert set(answer["usage"]["volumes"][0]) == {"volume_id", "host", "gib", "type", "from", "until"}
+    assert set(answer["bill"]["items"][0]) == {"name", "host", "how", "dollars", "forecast"}
+    checks = operate({"action": "doctor", "fix": False})["checks"]
+    assert {name for check in checks for name in check} == promised("CHECK")
+    assert msgspec.convert(answer["bill"], Bill).so_far == answer["bill"]["so_far"], "vaultctl reads it back"
+    assert operate({"action": "cost", "month": 11})["error"]["code"] == "BadRequest"
+
+
+def promised(shape: str) -> set[str]:
+    """The members of a shape as docs/operate.md lists them."""
+    (text,) = re.findall(rf"^- {shape}: `(.*?)`", CONTRACT, re.DOTALL | re.MULTILINE)
+    return set(re.findall(r"\w+", re.sub(r"\{[^}]*\}|\[[^\]]*\]|\([^)]*\)|:\w+|\|null", "", text)))
