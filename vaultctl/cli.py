@@ -1,0 +1,73 @@
+"""The commands' frame: global options, help, version. Each theme of commands is a module of `vaultctl.commands`."""
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from datetime import datetime, tzinfo
+from typing import Annotated
+
+import typer
+
+from vaultctl import __version__
+from vaultctl.client import Invoke, Operate
+from vaultctl.commands import care, hosts, nights, verifying, waking
+from vaultctl.failures import epilog
+from vaultctl.screen import Screen
+from vaultctl.session import Session
+from vaultctl.transport import LambdaTransport
+
+STACK = "nightvault"
+
+
+@dataclass(frozen=True)
+class Wanted:
+    """What `main` was given. `invoke` None: AWS."""
+
+    invoke: Invoke | None
+    now: Callable[[], datetime]
+    zone: tzinfo | None
+    screen: Callable[[bool], Screen]
+
+
+app = typer.Typer(
+    help="Runs nightvault: hosts, nights, vaults and what they cost.",
+    # `\b` keeps the table's lines as they are.
+    epilog="\b\n" + epilog(),
+    rich_markup_mode=None,  # plain help, the same on a terminal and in a pipe
+    pretty_exceptions_enable=False,
+    no_args_is_help=True,
+    context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 100},
+)
+
+
+def _version(wanted: bool) -> None:
+    if wanted:
+        typer.echo(f"vaultctl {__version__}")
+        raise typer.Exit
+
+
+@app.callback()
+def options(
+    context: typer.Context,
+    profile: Annotated[str | None, typer.Option(metavar="NAME", help="AWS profile; else AWS's own order.")] = None,
+    region: Annotated[str | None, typer.Option(metavar="REGION", help="AWS region; else the profile's.")] = None,
+    stack: Annotated[str, typer.Option(metavar="NAME", envvar="NIGHTVAULT_STACK", help="Name of the stack.")] = STACK,
+    as_json: Annotated[bool, typer.Option("--json", help="One JSON document, as docs/operate.md has it.")] = False,
+    version: Annotated[
+        bool, typer.Option("--version", is_eager=True, callback=_version, help="Show the version and exit.")
+    ] = False,
+) -> None:
+    """Global options; they may also stand after the command."""
+    wanted: Wanted = context.obj
+    function = f"{stack}-operate"  # the template names it so
+    invoke = wanted.invoke or LambdaTransport(function, profile=profile, region=region)
+    context.obj = Session(
+        operate=Operate(invoke, function),
+        screen=wanted.screen(as_json),
+        now=wanted.now,
+        stack=stack,
+        zone=wanted.zone,
+    )
+
+
+for theme in (hosts, nights, waking, care, verifying):
+    theme.add_to(app)

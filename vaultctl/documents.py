@@ -1,0 +1,156 @@
+"""The answers of docs/operate.md, typed as far as they are shown. Fields that are not shown are not named here."""
+
+from datetime import datetime
+from typing import Any, TypeVar
+
+import msgspec
+
+from vaultctl.failures import Exit, Failure
+
+
+class Document(msgspec.Struct, frozen=True, kw_only=True):
+    """A part of an answer. A field that this vaultctl does not know is no error."""
+
+
+class Last(Document):
+    started_at: datetime
+    completed_at: datetime
+    snapshot_id: str
+    run_id: str
+    window_id: str
+
+
+class Host(Document):
+    name: str
+    vault_id: str
+    size_gib: int
+    every_seconds: int
+    enrolled_at: datetime
+    overdue: bool
+    max_size_gib: int | None = None
+    retired_at: datetime | None = None
+    last: Last | None = None
+    age_seconds: int | None = None
+    next_expected_at: datetime | None = None
+    volume_id: str | None = None
+    used_bytes: int | None = None
+    volume_bytes: int | None = None
+    growth_bytes_per_day: float | None = None
+    live_run_id: str | None = None
+    ping_url: str | None = None
+
+
+class Stats(Document):
+    files_sent: int | None = None
+    bytes_total: int | None = None
+    bytes_sent: int | None = None
+    archive_seconds: int | None = None
+    push_seconds: int | None = None
+
+
+class Run(Document):
+    run_id: str
+    host: str
+    kind: str
+    started_at: datetime
+    window_id: str | None = None
+    ended_at: datetime | None = None
+    outcome: str | None = None
+    reason: str | None = None
+    exit_code: int | None = None
+    committed: bool = False
+    stats: Stats | None = None
+
+
+class Point(Document):
+    host: str
+    run_id: str
+    complete: bool
+    outcome: str
+    state: str
+    window_id: str | None = None
+    snapshot_id: str | None = None
+    started_at: datetime | None = None
+    made_at: datetime | None = None
+    volume_gib: int | None = None
+
+
+class Window(Document):
+    window_id: str
+    vault_id: str
+    opened_at: datetime
+    closes_at: datetime
+    ready_at: datetime | None = None
+    closing_at: datetime | None = None
+    stopped_at: datetime | None = None
+    sealed_at: datetime | None = None
+    awake_seconds: int = 0
+    close_reason: str | None = None
+    runs: list[Run] = msgspec.field(default_factory=list)
+    points: list[Point] = msgspec.field(default_factory=list)
+
+
+class Vault(Document):
+    vault_id: str
+    phase: str
+    hosts: list[str]
+    instance_id: str | None = None
+    address: str | None = None
+    window: Window | None = None
+    held_until: datetime | None = None
+    queued: list[str] = msgspec.field(default_factory=list)
+    spent_seconds: dict[str, int] = msgspec.field(default_factory=dict)
+    reported_at: datetime | None = None
+
+
+class Check(Document):
+    name: str
+    ok: bool
+    level: str
+    what: str
+    remedy: str = ""
+    resource: str | None = None
+    fixable: bool = False
+    fixed: bool = False
+
+
+class Kept(Document):
+    restore_points: int
+    volume_id: str | None = None
+    volume_gib: int | None = None
+    stored_bytes: int | None = None
+
+
+class Code(Document):
+    """An answer to `invite` and `rotate`. `code` is a secret until it is used."""
+
+    host: str
+    code: str
+    url: str
+    expires_at: datetime
+
+
+class About(Document):
+    stack: str
+    region: str
+    url: str
+    version: str
+    now: datetime
+    policy: dict[str, int] = msgspec.field(default_factory=dict)
+    dashboard_url: str | None = None
+    topic_arn: str | None = None
+
+
+T = TypeVar("T")
+
+
+def read(answer: Any, kind: type[T]) -> T:
+    """`answer` as `kind`. Raises Failure that names the field, when the stack speaks another version."""
+    try:
+        return msgspec.convert(answer, kind)
+    except msgspec.ValidationError as error:
+        raise Failure(
+            Exit.UNFORESEEN,
+            "UnknownAnswer",
+            f"the stack answered what this vaultctl does not understand ({error}); are both of the same version?",
+        ) from error
