@@ -48,6 +48,7 @@ def _version(wanted: bool) -> None:
 @app.callback()
 def options(
     context: typer.Context,
+    *,
     profile: Annotated[str | None, typer.Option(metavar="NAME", help="AWS profile; else AWS's own order.")] = None,
     region: Annotated[str | None, typer.Option(metavar="REGION", help="AWS region; else the profile's.")] = None,
     stack: Annotated[str, typer.Option(metavar="NAME", envvar="NIGHTVAULT_STACK", help="Name of the stack.")] = STACK,
@@ -57,6 +58,7 @@ def options(
     ] = False,
 ) -> None:
     """Global options; they may also stand after the command."""
+    del version  # its callback has seen to it
     wanted: Wanted = context.obj
     function = f"{stack}-operate"  # the template names it so
     invoke = wanted.invoke or LambdaTransport(function, profile=profile, region=region)

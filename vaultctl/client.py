@@ -34,7 +34,9 @@ class Operate:
         except ValueError:
             answer = None
         if not isinstance(answer, dict):
-            raise Failure(Exit.UNFORESEEN, "NoDocument", f"{self.function} answered with no document; is it nightvault's?")
+            raise Failure(
+                Exit.UNFORESEEN, "NoDocument", f"{self.function} answered with no document; is it nightvault's?"
+            )
         if function_error:
             raise self._raised(answer)
         error = answer.get("error")

@@ -1,18 +1,16 @@
-"""The answers of docs/operate.md, typed as far as they are shown. Fields that are not shown are not named here."""
+"""The answers of docs/operate.md, typed as far as they are shown. Fields that are not shown are not named here,
+and a field that this vaultctl does not know is no error."""
 
 from datetime import datetime
 from typing import Any, TypeVar
 
 import msgspec
+from msgspec import Struct
 
 from vaultctl.failures import Exit, Failure
 
 
-class Document(msgspec.Struct, frozen=True, kw_only=True):
-    """A part of an answer. A field that this vaultctl does not know is no error."""
-
-
-class Last(Document):
+class Last(Struct, frozen=True, kw_only=True):
     started_at: datetime
     completed_at: datetime
     snapshot_id: str
@@ -20,7 +18,7 @@ class Last(Document):
     window_id: str
 
 
-class Host(Document):
+class Host(Struct, frozen=True, kw_only=True):
     name: str
     vault_id: str
     size_gib: int
@@ -40,7 +38,7 @@ class Host(Document):
     ping_url: str | None = None
 
 
-class Stats(Document):
+class Stats(Struct, frozen=True, kw_only=True):
     files_sent: int | None = None
     bytes_total: int | None = None
     bytes_sent: int | None = None
@@ -48,7 +46,7 @@ class Stats(Document):
     push_seconds: int | None = None
 
 
-class Run(Document):
+class Run(Struct, frozen=True, kw_only=True):
     run_id: str
     host: str
     kind: str
@@ -62,7 +60,7 @@ class Run(Document):
     stats: Stats | None = None
 
 
-class Point(Document):
+class Point(Struct, frozen=True, kw_only=True):
     host: str
     run_id: str
     complete: bool
@@ -75,7 +73,7 @@ class Point(Document):
     volume_gib: int | None = None
 
 
-class Window(Document):
+class Window(Struct, frozen=True, kw_only=True):
     window_id: str
     vault_id: str
     opened_at: datetime
@@ -90,7 +88,7 @@ class Window(Document):
     points: list[Point] = msgspec.field(default_factory=list)
 
 
-class Vault(Document):
+class Vault(Struct, frozen=True, kw_only=True):
     vault_id: str
     phase: str
     hosts: list[str]
@@ -103,7 +101,7 @@ class Vault(Document):
     reported_at: datetime | None = None
 
 
-class Check(Document):
+class Check(Struct, frozen=True, kw_only=True):
     name: str
     ok: bool
     level: str
@@ -114,14 +112,14 @@ class Check(Document):
     fixed: bool = False
 
 
-class Kept(Document):
+class Kept(Struct, frozen=True, kw_only=True):
     restore_points: int
     volume_id: str | None = None
     volume_gib: int | None = None
     stored_bytes: int | None = None
 
 
-class Code(Document):
+class Code(Struct, frozen=True, kw_only=True):
     """An answer to `invite` and `rotate`. `code` is a secret until it is used."""
 
     host: str
@@ -130,7 +128,7 @@ class Code(Document):
     expires_at: datetime
 
 
-class About(Document):
+class About(Struct, frozen=True, kw_only=True):
     stack: str
     region: str
     url: str

@@ -51,7 +51,7 @@ def main(
         # The reader has seen enough (`vaultctl windows | head`). Python would complain once more when it ends.
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return Exit.DONE
-    except Exception as error:  # noqa: BLE001 - the last resort: one line, and the rest for whoever asks
+    except Exception as error:  # the last resort: one line, and the rest for whoever asks
         if os.environ.get("VAULTCTL_TRACEBACK"):
             traceback.print_exc()
         said = " ".join(f"{type(error).__name__}: {error}".split())

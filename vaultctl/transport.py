@@ -89,9 +89,7 @@ class LambdaTransport:
             case exceptions.ProfileNotFound():
                 return _no_access(
                     "ProfileNotFound",
-                    f"profile: {self._profile!r} is not in your AWS configuration; `aws configure list-profiles` names them"
-                    if self._profile
-                    else f"profile: {error}; unset AWS_PROFILE, or name another with --profile",
+                    f"profile: {_line(error)}; `aws configure list-profiles` names those there are (--profile)",
                 )
             case exceptions.NoRegionError():
                 return _no_access(

@@ -18,6 +18,7 @@ def add_to(app: typer.Typer) -> None:
 
 def enroll(
     context: typer.Context,
+    *,
     host: Annotated[str, typer.Argument(help="Its name: 1 to 32 letters, digits, - or _.")],
     size_gib: Annotated[int | None, typer.Option(min=1, help="Size of its volume, to begin with; 20.")] = None,
     max_size_gib: Annotated[int | None, typer.Option(min=1, help="The most it grows to; ten times its size.")] = None,
