@@ -3,6 +3,7 @@
 from collections.abc import Callable
 from dataclasses import dataclass
 from datetime import datetime, tzinfo
+from functools import cache
 from typing import Annotated
 
 import typer
@@ -13,7 +14,6 @@ from vaultctl.commands import care, hosts, nights, verifying, waking
 from vaultctl.failures import epilog
 from vaultctl.screen import Screen
 from vaultctl.session import Session
-from vaultctl.transport import LambdaTransport
 
 STACK = "nightvault"
 
@@ -61,7 +61,7 @@ def options(
     del version  # its callback has seen to it
     wanted: Wanted = context.obj
     function = f"{stack}-operate"  # the template names it so
-    invoke = wanted.invoke or LambdaTransport(function, profile=profile, region=region)
+    invoke = wanted.invoke or _on_aws(function, profile, region)
     context.obj = Session(
         operate=Operate(invoke, function),
         screen=wanted.screen(as_json),
@@ -69,6 +69,20 @@ def options(
         stack=stack,
         zone=wanted.zone,
     )
+
+
+def _on_aws(function: str, profile: str | None, region: str | None) -> Invoke:
+    @cache
+    def made() -> Invoke:
+        # boto3 is most of what we import: not for usage errors, nor for the shell's completion.
+        from vaultctl.transport import LambdaTransport  # noqa: PLC0415
+
+        return LambdaTransport(function, profile=profile, region=region)
+
+    def invoke(payload: bytes) -> tuple[bytes, str | None]:
+        return made()(payload)
+
+    return invoke
 
 
 for theme in (hosts, nights, waking, care, verifying):

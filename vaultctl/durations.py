@@ -5,7 +5,7 @@ import re
 from vaultctl.failures import usage
 
 _UNITS = {"s": 1, "m": 60, "h": 3600, "d": 86400, "w": 604800}
-_PART = re.compile(r"(\d{1,9})([smhdw])")
+_PART = re.compile(r"([0-9]{1,9})([smhdw])")
 
 
 def seconds(text: str, name: str) -> int:

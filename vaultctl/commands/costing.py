@@ -16,6 +16,8 @@ from vaultctl.screen import FAINT, Cell, Row
 from vaultctl.session import Session, session
 from vaultctl.words import NONE, dollars
 
+LEAST_SAVING = 0.005  # dollars a month; less is not worth a line
+
 
 class Prices(Struct, frozen=True, kw_only=True):
     """The head of a price table; the prices themselves are in `--json`."""
@@ -77,7 +79,7 @@ def _bill(here: Session, bill: Bill, prices: Prices) -> None:
         rows = [(host, dollars(so_far), dollars(forecast)) for host, (so_far, forecast) in sorted(by_host.items())]
         here.screen.table(("host", "$ so far", "$ forecast"), rows, right=("$ so far", "$ forecast"))
     here.screen.say("")
-    for saving in bill.savings:
+    for saving in (each for each in bill.savings if each.dollars >= LEAST_SAVING):
         here.screen.say(f"would save ${dollars(saving.dollars)} a month: {saving.what}")
     for saving in bill.free:
         here.screen.say(f"free, if nothing else uses it: ${dollars(saving.dollars)} a month: {saving.what}")

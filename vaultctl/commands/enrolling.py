@@ -19,9 +19,13 @@ def add_to(app: typer.Typer) -> None:
 def enroll(
     context: typer.Context,
     *,
-    host: Annotated[str, typer.Argument(help="Its name: 1 to 32 letters, digits, - or _.")],
-    size_gib: Annotated[int | None, typer.Option(min=1, help="Size of its volume, to begin with; 20.")] = None,
-    max_size_gib: Annotated[int | None, typer.Option(min=1, help="The most it grows to; ten times its size.")] = None,
+    host: Annotated[str, typer.Argument(metavar="HOST", help="Its name: 1 to 32 letters, digits, - or _.")],
+    size_gib: Annotated[
+        int | None, typer.Option(min=1, metavar="N", help="Size of its volume, to begin with; 20.")
+    ] = None,
+    max_size_gib: Annotated[
+        int | None, typer.Option(min=1, metavar="N", help="The most it grows to; ten times its size.")
+    ] = None,
     every: Annotated[str | None, typer.Option(metavar="24h", help="How often it will back up; 24h.")] = None,
     install: Annotated[
         bool, typer.Option("--install", help="A script that installs the client too, to pipe to ssh.")
@@ -54,7 +58,7 @@ def enroll(
 
 def rotate(
     context: typer.Context,
-    host: Annotated[str, typer.Argument(help="An enrolled host.")],
+    host: Annotated[str, typer.Argument(metavar="HOST", help="An enrolled host.")],
     revoke_now: Annotated[
         bool, typer.Option("--revoke-now", help="Old key and token are worthless at once, not when the code is used.")
     ] = False,

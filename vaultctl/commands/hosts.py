@@ -49,7 +49,7 @@ def hosts(
 def host(
     context: typer.Context,
     name: Name,
-    limit: Annotated[int, typer.Option(min=1, help="How many runs and restore points.")] = 14,
+    limit: Annotated[int, typer.Option(min=1, metavar="N", help="How many runs and restore points.")] = 14,
 ) -> None:
     """One host: its settings, its last runs and its restore points, newest first."""
     here = session(context)
@@ -80,7 +80,7 @@ def change(
     context: typer.Context,
     name: Name,
     every: Annotated[str | None, typer.Option(metavar="24h", help="How often it is to back up.")] = None,
-    max_size_gib: Annotated[int | None, typer.Option(min=1, help="The most its volume grows to.")] = None,
+    max_size_gib: Annotated[int | None, typer.Option(min=1, metavar="N", help="The most its volume grows to.")] = None,
     ping_url: Annotated[
         str | None, typer.Option(metavar="URL", help='Called at start, success and failure; "" takes it away.')
     ] = None,
@@ -240,7 +240,7 @@ def _points(here: Session, points: list[Point]) -> None:
         label = Cell("complete", GOOD) if each.complete else Cell(f"incomplete ({each.outcome})", WARN)
         state = Cell(each.state, BAD if each.state == "error" else "" if each.state == "completed" else WARN)
         size = NONE if each.volume_gib is None else f"{each.volume_gib} GiB"
-        rows.append((when(each.made_at, here.zone), each.snapshot_id or NONE, label, state, size, each.run_id))
+        rows.append((when(each.made_at, here.zone), each.snapshot_id or NONE, label, state, size, each.run_id[:8]))
     if rows:
         here.screen.table(("made", "snapshot", "label", "state", "volume", "run"), rows, right=("volume",))
     else:

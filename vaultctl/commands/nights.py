@@ -23,7 +23,7 @@ def add_to(app: typer.Typer) -> None:
 
 def windows(
     context: typer.Context,
-    days: Annotated[int, typer.Option(min=1, max=400, help="How far back.")] = 14,
+    days: Annotated[int, typer.Option(min=1, max=400, metavar="N", help="How far back.")] = 14,
     vault: Annotated[str | None, typer.Option(metavar="VAULT", help="One vault's only.")] = None,
     plot: Annotated[bool, typer.Option("--plot", help="A timeline, a lane for each host.")] = False,
     html: Annotated[Path | None, typer.Option(metavar="FILE", help="The timeline as a page, written there.")] = None,

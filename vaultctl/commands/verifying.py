@@ -39,10 +39,10 @@ def verify_deployment(
     *,
     yes: Annotated[bool, typer.Option("--yes", "-y", help="Do not ask.")] = False,
     client: Annotated[Path | None, typer.Option(metavar="FILE", help="The script host-client/nightvault.")] = None,
-    size_mib: Annotated[int, typer.Option(min=1, max=500, help="How much to push.")] = 4,
+    size_mib: Annotated[int, typer.Option(min=1, max=500, metavar="N", help="How much to push.")] = 4,
     restore: Annotated[bool, typer.Option(help="Wake the vault again, and pull it back.")] = True,
     patience: Annotated[
-        float, typer.Option(min=0.1, max=10, help="Wait so many times as long as usual before giving up.")
+        float, typer.Option(min=0.1, max=10, metavar="N", help="Wait so many times as long as usual before giving up.")
     ] = 1.0,
 ) -> None:
     """A throw-away host lives a whole night on the real stack. Says what it costs, and asks."""
@@ -81,7 +81,7 @@ def verify_deployment(
             here.screen.note(f"vaultctl: {failure}")
         except KeyboardInterrupt:
             interrupted = True
-        if steps.wrong and not interrupted:
+        if not interrupted and any(step.name != "clean up" for step in steps.wrong):
             for line in drill.log().splitlines()[-_LOG_LINES:]:
                 here.screen.note(f"  client: {line}", FAINT)
         _conclude(here, drill, steps, expected)

@@ -10,7 +10,7 @@ from vaultctl.screen import BAD, FAINT, GOOD, WARN, Cell, Row
 from vaultctl.session import Session, session
 from vaultctl.words import NONE, span, when
 
-Which = Annotated[str | None, typer.Argument(metavar="[VAULT]", help="Needed if there are several.")]
+Which = Annotated[str | None, typer.Argument(metavar="VAULT", help="Needed if there are several.")]
 _PHASES = {"asleep": FAINT, "open": GOOD, "faulted": BAD}
 
 

@@ -1,0 +1,92 @@
+"""What is printed, to the character. `python -m tests.vaultctl.test_tables` writes the golden files anew."""
+
+import json
+import re
+from pathlib import Path
+
+import pytest
+
+from tests.vaultctl.answers import NOW, answers
+from tests.vaultctl.helm import Canned, Done, vaultctl
+
+GOLDEN = Path(__file__).parent / "golden"
+COMMANDS = {
+    "hosts": ["hosts"],
+    "hosts-check": ["hosts", "--check"],
+    "host": ["host", "L"],
+    "restore-points": ["restore-points", "L"],
+    "windows": ["windows"],
+    "windows-plot": ["windows", "--plot", "--days", "7"],
+    "vaults": ["vaults"],
+    "wake": ["wake", "vault-1", "--for", "30m"],
+    "doctor": ["doctor"],
+    "enroll": ["enroll", "C"],
+}
+_ESCAPE = re.compile(r"\x1b\[[0-9;]*m")
+
+
+def shown(name: str, *, terminal: bool) -> Done:
+    return vaultctl(*COMMANDS[name], invoke=Canned(answers()), now=lambda: NOW, terminal=terminal, width=110)
+
+
+def text(done: Done) -> str:
+    """What a person sees, without colours; a terminal's blanks at the ends of lines don't show."""
+    lines = [line.rstrip() for line in _ESCAPE.sub("", done.out).splitlines()]
+    notes = [f"stderr: {line}" for line in _ESCAPE.sub("", done.err).splitlines()]
+    return "\n".join([*lines, *notes, f"exit: {done.exit_code}"]) + "\n"
+
+
+def written(name: str) -> dict[str, str]:
+    """The golden files of a command, by their names."""
+    return {f"{name}.{kind}.txt": text(shown(name, terminal=kind == "terminal")) for kind in ("piped", "terminal")}
+
+
+@pytest.mark.parametrize("name", COMMANDS)
+def test_golden(name: str) -> None:
+    for file, wanted in written(name).items():
+        assert (GOLDEN / file).read_text() == wanted
+
+
+@pytest.mark.parametrize("name", COMMANDS)
+def test_a_terminal_is_never_left(name: str) -> None:
+    for line in text(shown(name, terminal=True)).splitlines():
+        if name not in ("enroll", "doctor", "host") and not line.startswith("stderr"):
+            assert len(line) <= 110, "a table folds rather than break its lines"
+
+
+def test_what_is_wrong_stands_out_and_only_on_a_terminal() -> None:
+    seen = shown("hosts", terminal=True).out
+    bold_red = "\x1b[1;31m"
+    assert f"{bold_red}OVERDUE" in seen
+    assert seen.count(bold_red) >= 4, "name, time and age of an overdue host too"
+    assert "\x1b" not in shown("hosts", terminal=False).out
+
+
+def test_a_hostile_reason_does_not_reach_the_terminal() -> None:
+    for terminal in (True, False):
+        assert "\x1b[2J" not in shown("host", terminal=terminal).out
+        assert "?[2J and more" in shown("host", terminal=terminal).out
+
+
+def test_json_is_the_answer_itself() -> None:
+    for name, arguments in COMMANDS.items():
+        action = {"restore-points": "restore_points", "enroll": "invite", "hosts-check": "hosts"}.get(name, name)
+        if "--plot" in arguments:
+            continue
+        done = vaultctl(*arguments, "--json", invoke=Canned(answers()), now=lambda: NOW)
+        wanted = json.loads(json.dumps(answers()[action]))
+        assert {key: done.document[key] for key in wanted} == wanted
+        assert done.document.keys() - wanted.keys() <= {"line"}
+        assert done.err == ""
+        assert done.exit_code == shown(name, terminal=False).exit_code
+
+
+def write() -> None:
+    GOLDEN.mkdir(exist_ok=True)
+    for name in COMMANDS:
+        for file, wanted in written(name).items():
+            (GOLDEN / file).write_text(wanted)
+
+
+if __name__ == "__main__":
+    write()
