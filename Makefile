@@ -15,6 +15,7 @@ demo: ## Two nights of four hosts on this machine, for real; ends with a restore
 .PHONY: test
 test: lint ## All tests: unit, contract, api, client, vault, end to end
 	@tools/prepare night
+	@tools/prepare look
 	$(PYTHON_BIN) -m pytest -q -n 2 --dist worksteal -m 'not soak'
 
 .PHONY: soak
@@ -36,6 +37,11 @@ bench: ## Every benchmark: pushes against restic and borg, calls and latencies o
 	@tools/prepare bench
 	$(PYTHON_BIN) -m benchmarks.control_plane
 	$(PYTHON_BIN) -m benchmarks.push
+
+.PHONY: screenshots
+screenshots: ## The pictures in docs/images, in Chromium
+	@tools/prepare look
+	@$(PYTHON_BIN) -m tests.look.screenshots
 
 .PHONY: clean
 clean: ## Remove the virtual environment and caches

@@ -16,9 +16,8 @@ def shape(mark: Mark, x: float, y: float) -> str:
         case Mark.COMPLETE:
             return f'<circle {kind} cx="{x:.1f}" cy="{y:.1f}" r="3.6" stroke-width="1.8"/>'
         case Mark.CUT:  # a push that runs against a wall
-            return (
-                f'<path {kind} d="M{x + 3:.1f} {y - 4.5:.1f}v9M{x - 4.5:.1f} {y - 3:.1f}h5v6h-5z" stroke-width="1.8"/>'
-            )
+            wall = f"M{x + 2.4:.1f} {y - 4.8:.1f}h2v9.6h-2z"
+            return f'<path {kind} d="M{x - 4.4:.1f} {y - 3.4:.1f}h5v6.8h-5z{wall}" stroke="none" stroke-width="0"/>'
         case Mark.FAILED:
             return f'<path {kind} d="M{x - 3.6:.1f} {y - 3.6:.1f}l7.2 7.2m0 -7.2l-7.2 7.2" stroke-width="2.4"/>'
         case Mark.ABANDONED:

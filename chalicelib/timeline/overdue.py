@@ -7,7 +7,7 @@ from html import escape
 from chalicelib.timeline.marks import shape
 from chalicelib.timeline.picture import Lane, picture
 from chalicelib.timeline.style import Theme, css
-from chalicelib.timeline.words import MEANING, age, duration, stamp, zone_name
+from chalicelib.timeline.words import age, duration, stamp, zone_name
 
 # The nights in which the newest run is looked for; before that "none" is said.
 DAYS = 14
@@ -60,6 +60,7 @@ def _row(lane: Lane, now: datetime, zone: tzinfo) -> str:
         seen = runs[-1]
         mark = f'<svg width="12" height="12" aria-hidden="true">{shape(seen.mark, 6, 6)}</svg>'
         ago = duration((now - seen.run.end(now)).total_seconds())
-        newest = f"{mark} {escape(seen.run.reason or MEANING[seen.mark])}, {ago} ago"
+        said = f": {seen.run.reason}" if seen.run.reason else ""
+        newest = f"{mark} {seen.mark} {ago} ago{escape(said)}"
     cells = (escape(host.name), f"{age(host, now)} ago" if host.last else "never", stamp(expected)[:-3], newest)
     return "<tr>" + "".join(f"<td>{cell}</td>" for cell in cells) + "</tr>"

@@ -135,8 +135,9 @@ def _section(vault_id: str, windows: list[Window], known: dict[str, Host], acros
         if 0 <= night < len(nights):
             nights[night].append(window)
     names = sorted((n for n, h in known.items() if _vault_of(h, windows) == vault_id), key=natural)
-    lanes = tuple(_lane(known[name], windows, across, now) for name in names)
-    return Section(vault_id=vault_id, windows=tuple(map(tuple, nights)), lanes=lanes)
+    lanes = [_lane(known[name], windows, across, now) for name in names]
+    shown = tuple(lane for lane in lanes if not lane.host.retired_at or any(lane.nights))
+    return Section(vault_id=vault_id, windows=tuple(map(tuple, nights)), lanes=shown)
 
 
 def _lane(host: Host, windows: list[Window], across: Axis, now: datetime) -> Lane:

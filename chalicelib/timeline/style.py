@@ -51,7 +51,9 @@ _RULES = """
 .nvt .bad{color:var(--failed);font-weight:600}
 .nvt .good{color:var(--counted);font-weight:600}
 .nvt table{border-collapse:collapse;font-size:12px}
-.nvt th,.nvt td{text-align:left;padding:3px 12px 3px 2px;border-bottom:1px solid var(--rule);vertical-align:top}
+.nvt th,.nvt td{text-align:left;padding:3px 10px 3px 2px;border-bottom:1px solid var(--rule);vertical-align:top}
+.nvt td{white-space:nowrap}
+.nvt td:last-child{white-space:normal}
 .nvt td svg{display:inline-block;vertical-align:-2px}
 .nvt svg{display:block}
 .nvt svg text{font-size:11px;fill:var(--quiet)}
@@ -61,6 +63,7 @@ _RULES = """
 .nvt svg .vault{fill:var(--ink);font-weight:600}
 .nvt svg .late .name,.nvt svg .late .age{fill:var(--failed);font-weight:700}
 .nvt svg .rule{stroke:var(--rule)}
+.nvt svg .break{stroke-dasharray:1 3}
 .nvt svg .stripe{fill:var(--stripe)}
 .nvt svg .band{fill:var(--window)}
 .nvt svg .awake{fill:var(--edge)}

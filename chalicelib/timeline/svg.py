@@ -13,6 +13,7 @@ from chalicelib.timeline.words import about_host, about_run, about_window, stand
 NARROWEST = 360
 HEAD, FOOT = 24, 22
 CHARACTER = 7.3  # of the monospaced names at 12 px, and of bold ones
+EDGED = 3  # a window narrower than this, in pixels, would be nothing but its edges
 LETTER = 6.6  # of other text at 11 px, on the wide side
 
 
@@ -40,9 +41,10 @@ class _Drawing:
     def all(self) -> str:
         for number, section in enumerate(self.picture.sections):
             self.section(section, first=number == 0)
-        if not self.picture.sections:
+        if self.picture.sections:
+            self.legend()
+        else:
             self.empty()
-        self.legend()
         height = round(self.y)
         title = f"Backups of the last {len(self.picture.axis.starts)} nights"
         return (
@@ -85,6 +87,9 @@ class _Drawing:
         for night in range(len(self.picture.axis.starts) + 1):
             x = self.left + night * self.column
             self.add(f'<path class="rule" d="M{x:.1f} {top + HEAD - 4:.1f}V{self.y:.1f}"/>')
+            for place in self.picture.axis.breaks if night < len(self.picture.axis.starts) else ():
+                at = self.x(night, place)
+                self.add(f'<path class="rule break" d="M{at:.1f} {awake:.1f}V{self.y:.1f}"/>')
         self.now(awake)
         for number, lane in enumerate(section.lanes):
             self.lane(lane, lanes + number * self.row)
@@ -122,8 +127,11 @@ class _Drawing:
             f'<rect class="band" x="{opened:.1f}" y="{awake:.1f}" width="{end - opened:.1f}" '
             f'height="{self.y - awake:.1f}"/>'
             f'<rect class="awake" x="{opened:.1f}" y="{awake + 1:.1f}" width="{end - opened:.1f}" height="5"/>'
-            f'<path class="edge" d="M{opened:.1f} {awake:.1f}V{self.y:.1f}M{end:.1f} {awake:.1f}V{self.y:.1f}"/>'
         )
+        if end - opened >= EDGED:
+            self.add(
+                f'<path class="edge" d="M{opened:.1f} {awake:.1f}V{self.y:.1f}M{end:.1f} {awake:.1f}V{self.y:.1f}"/>'
+            )
         ceiling = self.x(night, axis.place(window.closes_at, night))
         if any(run.outcome == "cut" for run in window.runs):
             self.add(f'<path class="ceiling" d="M{ceiling:.1f} {awake:.1f}V{self.y:.1f}"/>')
