@@ -36,6 +36,7 @@ lint: ## ruff, mypy --strict, shellcheck
 bench: ## Every benchmark: pushes against restic and borg, calls and latencies of the control plane
 	@tools/prepare bench
 	$(PYTHON_BIN) -m benchmarks.control_plane
+	$(PYTHON_BIN) -m benchmarks.cold_start
 	$(PYTHON_BIN) -m benchmarks.push
 
 .PHONY: screenshots

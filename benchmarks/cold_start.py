@@ -12,13 +12,12 @@ the stand-in of AWS does not count. Lambda has a third of a core at 512 MB, so a
 """
 
 import argparse
-import compileall
 import http.client
 import json
 import logging
 import os
 import platform
-import py_compile
+import shutil
 import statistics
 import subprocess
 import sys
@@ -277,21 +276,25 @@ def unpacked(folder: Path) -> tuple[Path, Path]:
     return made.zip_path, task
 
 
-def compiled(task: Path, folder: Path) -> Path:
-    """A copy with bytecode for all of it, as a zip could carry it."""
-    copy = folder / "compiled"
-    subprocess.run(["cp", "-a", str(task), str(copy)], check=True)
-    compileall.compile_dir(copy, quiet=2, invalidation_mode=py_compile.PycInvalidationMode.UNCHECKED_HASH)
+def without_bytecode(task: Path, folder: Path) -> Path:
+    """A copy that has to be compiled at each start, as every zip without bytecode has."""
+    copy = folder / "sources"
+    shutil.copytree(task, copy, ignore=shutil.ignore_patterns("__pycache__"))
     return copy
 
 
-def parts(zip_path: Path) -> Counter[str]:
-    """Bytes in the zip, by its parts."""
+def parts(zip_path: Path) -> tuple[Counter[str], Counter[str]]:
+    """Bytes in the zip by its parts, all of them and those of bytecode."""
     sizes: Counter[str] = Counter()
+    bytecode: Counter[str] = Counter()
     with zipfile.ZipFile(zip_path) as archive:
         for member in archive.infolist():
-            sizes[member.filename.split("/")[0].split("-")[0]] += member.compress_size
-    return sizes
+            first = member.filename.split("/")[0]
+            part = "app.py, single modules" if first.endswith((".py", "__pycache__")) else first.split("-")[0]
+            sizes[part] += member.compress_size
+            if member.filename.endswith(".pyc"):
+                bytecode[part] += member.compress_size
+    return sizes, bytecode
 
 
 # --- measuring --------------------------------------------------------------------------------------------
@@ -382,16 +385,17 @@ def main() -> None:
         url, environment, token, instance_id = quick
         folder = Path(temporary)
         zip_path, task = unpacked(folder)
-        tasks = {"as zipped": task, "with bytecode": compiled(task, folder)}
+        tasks = {"as deployed": task, "without the zip's bytecode": without_bytecode(task, folder)}
         of = subjects(token, instance_id)
         times = measure(chosen.rounds, tasks, of, {**environment, "AWS_ENDPOINT_URL": url})
         for kind in tasks:
             show(console, times, of, kind)
         sizes = Table(title=f"the zip: {zip_path.stat().st_size / 1024:,.0f} KiB", title_justify="left")
-        for column in ("part", "KiB"):
+        for column in ("part", "KiB", "of it bytecode"):
             sizes.add_column(column, justify="left" if column == "part" else "right")
-        for part, size in parts(zip_path).most_common():
-            sizes.add_row(part, f"{size / 1024:,.0f}")
+        whole, bytecode = parts(zip_path)
+        for part, size in whole.most_common():
+            sizes.add_row(part, f"{size / 1024:,.0f}", f"{bytecode[part] / 1024:,.0f}")
         console.print(sizes)
         if chosen.json:
             figures = {key: {"import": each.imports, "first": each.first} for key, each in times.items()}
