@@ -14,7 +14,7 @@ demo: ## Two nights of four hosts on this machine, for real; ends with a restore
 
 .PHONY: test
 test: lint ## All tests: unit, contract, api, client, vault, end to end
-	@tools/prepare night
+	@tools/prepare stack
 	@tools/prepare look
 	$(PYTHON_BIN) -m pytest -q -n 2 --dist worksteal -m 'not soak'
 
@@ -31,6 +31,19 @@ lint: ## ruff, mypy --strict, shellcheck
 	@$(PYTHON_BIN) -m ruff format --quiet --check .
 	@$(PYTHON_BIN) -m mypy --no-error-summary
 	@.venv/bin/shellcheck tools/prepare host-client/nightvault .ci/run
+
+# STAGE=name for another than prod; SUBNET=, EMAIL=, SET='WindowHours=2 InstanceType=t4g.medium'. The account and the
+# region are those of AWS_PROFILE and AWS_REGION.
+.PHONY: deploy
+deploy: ## Put nightvault into your AWS account, or bring it up to date there
+	@tools/prepare venv
+	@$(PYTHON_BIN) -m deploy up $(if $(STAGE),--stage '$(STAGE)') $(if $(SUBNET),--subnet '$(SUBNET)') \
+		$(if $(EMAIL),--email '$(EMAIL)') $(foreach setting,$(SET),--set '$(setting)')
+
+.PHONY: destroy
+destroy: ## Remove it, all but data; asks first (YES=1 does not)
+	@tools/prepare venv
+	@$(PYTHON_BIN) -m deploy down $(if $(STAGE),--stage '$(STAGE)') $(if $(filter 1,$(YES)),--yes)
 
 .PHONY: bench
 bench: ## Every benchmark: pushes against restic and borg, calls and latencies of the control plane

@@ -88,7 +88,7 @@ def vault() -> Json:
     folder = str(ROOT / "vault-image")
     sys.path.insert(0, folder)
     try:
-        import user_data  # noqa: PLC0415 (its folder is no package: it goes to a machine as it is)
+        import user_data  # type: ignore[import-not-found,unused-ignore] # noqa: PLC0415 (its folder is no package: it goes to a machine as it is)
     finally:
         sys.path.remove(folder)
     data = base64.b64encode(user_data.user_data()).decode("ascii")
