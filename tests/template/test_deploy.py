@@ -22,7 +22,7 @@ from deploy.naming import BadName, stack_name
 from deploy.packaging import Package
 from deploy.stack import Stack
 from tests.template.conftest import ROOT
-from tests.template.ministack import IMAGE, Ministack
+from tests.template.ministack import IMAGE, Ministack, deployable
 
 
 @pytest.fixture(scope="module")
@@ -30,6 +30,11 @@ def ministack(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Ministack]:
     server = Ministack(tmp_path_factory.mktemp("ministack") / "log")
     yield server
     server.close()
+
+
+@pytest.fixture(scope="module")
+def made(made: Package, tmp_path_factory: pytest.TempPathFactory) -> Package:
+    return deployable(made, tmp_path_factory.mktemp("deployable"))
 
 
 class Account:
