@@ -244,3 +244,8 @@ def policy(function: Function) -> Json:
         _arn("logs", f"log-group:/aws/lambda/${{AWS::StackName}}-{function.suffix}:*"),
     )
     return {"Version": "2012-10-17", "Statement": [logs, *POLICIES[function.name]]}
+
+
+def unscoped_rows() -> str:
+    """The table of docs/permissions.md."""
+    return "\n".join(f"| `{action}` | {page} |" for action, page in sorted(UNSCOPED.items()))

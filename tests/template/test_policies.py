@@ -7,7 +7,7 @@ from typing import Any
 import pytest
 
 from deploy.functions import Function
-from deploy.policies import FUNCTIONS, UNSCOPED, policy
+from deploy.policies import FUNCTIONS, UNSCOPED, policy, unscoped_rows
 from tests.template.conftest import ROOT
 
 READS = re.compile(r"[a-z0-9]+:(Describe|Get|List)[A-Za-z]+")
@@ -54,6 +54,11 @@ def test_what_has_no_narrower_resource_only_reads_and_is_used() -> None:
     assert all(READS.fullmatch(action) for action in UNSCOPED)
     assert all(page.startswith("https://docs.aws.amazon.com/") for page in UNSCOPED.values())
     assert set(UNSCOPED) <= set().union(*(actions(name) for name in BY_NAME))
+
+
+def test_the_documentation_lists_them_all() -> None:
+    """On a difference: put what `python -c 'from deploy.policies import *; print(unscoped_rows())'` prints there."""
+    assert f"\n|---|---|\n{unscoped_rows()}\n\n" in (ROOT / "docs" / "permissions.md").read_text()
 
 
 @every_function
