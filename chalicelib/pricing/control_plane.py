@@ -6,8 +6,9 @@ benchmarks/control_plane.py counts the calls of a night; the seconds of a call a
 
 from msgspec import Struct
 
-# What the template makes, whatever the number of hosts; tests/template holds these to it.
-ALARMS = 10
+# What the template makes, whatever the number of hosts; tests/pricing/test_pages.py holds these to it. An alarm is
+# charged for each metric that it watches: https://aws.amazon.com/cloudwatch/pricing/ (metric math)
+ALARM_METRICS = 23
 DASHBOARDS = 1
 KEYS = 1
 
@@ -60,7 +61,7 @@ def counts(traffic: Traffic) -> dict[str, float]:
         "table_storage": kib / 1e6 * traffic.month_share,
         "table_recovery": kib / 1e6 * traffic.month_share,
         "metric": metric_hours / HOURS,
-        "alarm": ALARMS * traffic.month_share,
+        "alarm": ALARM_METRICS * traffic.month_share,
         "dashboard": DASHBOARDS * traffic.month_share,
         "log_ingest": requests * LOG_BYTES / 1e9,
         "log_storage": requests * LOG_BYTES / 1e9,

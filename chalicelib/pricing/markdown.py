@@ -1,6 +1,6 @@
 """The cost pages' tables, from the reports and the prices themselves. `python -m tests.pricing.write` writes them."""
 
-from chalicelib.pricing.control_plane import ALARMS, DASHBOARDS
+from chalicelib.pricing.control_plane import ALARM_METRICS, DASHBOARDS
 from chalicelib.pricing.scenarios import SCENARIOS, Report, report
 from chalicelib.pricing.table import LISTED, Prices
 
@@ -48,7 +48,7 @@ def article(made: Report) -> str:
         ("29 older nights of each host", f"{older:g} GiB of changed blocks", made.older_dollars),
         ("requests and table", "Lambda, API Gateway, DynamoDB", items["requests"] + items["table"]),
         ("a key of your own", "KMS", items["key"]),
-        ("being watched", f"{ALARMS} alarms, {DASHBOARDS} dashboard, metrics, logs", items["watching"]),
+        ("being watched", f"alarms on {ALARM_METRICS} metrics, {DASHBOARDS} dashboard, logs", items["watching"]),
     ]
     rows += [[name, how, _dollars(ours), "none, or not counted"] for name, how, ours in extra]
     rows.append(["**in all**", "", f"**{_dollars(made.bill.so_far)}**", f"**{_dollars(made.article_dollars or 0)}**"])

@@ -1,11 +1,14 @@
 """The README and docs/costs.md show the very numbers that the functions give."""
 
 from pathlib import Path
+from typing import Any
 
 import pytest
 
+from chalicelib.pricing import control_plane
 from chalicelib.pricing.scenarios import SCENARIOS, report
 from chalicelib.pricing.table import LISTED
+from deploy import parts
 from tests.pricing.write import PAGES, blocks, tables, written
 
 
@@ -64,3 +67,16 @@ def test_the_numbers_in_the_prose_are_the_functions() -> None:
     for name in SCENARIOS:
         each = report(name)
         assert all(p.dollars < each.bill.so_far for p in each.peers if "borg" in p.name.lower()), name
+
+
+def test_what_is_always_there_is_what_the_template_makes() -> None:
+    made: list[dict[str, Any]] = list(parts.merged()["Resources"].values())
+
+    def of(kind: str) -> list[dict[str, Any]]:
+        return [resource["Properties"] for resource in made if resource.get("Type") == kind]
+
+    alarms = of("AWS::CloudWatch::Alarm")
+    watched = [sum("MetricStat" in metric for metric in alarm.get("Metrics", ())) or 1 for alarm in alarms]
+    assert sum(watched) == control_plane.ALARM_METRICS
+    assert len(of("AWS::CloudWatch::Dashboard")) == control_plane.DASHBOARDS
+    assert len(of("AWS::KMS::Key")) == control_plane.KEYS
