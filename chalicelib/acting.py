@@ -13,8 +13,13 @@ from chalicelib.commands import (
     Attach,
     CheckInstance,
     CheckPoints,
+    Command,
+    DeleteVolume,
+    Detach,
     Effect,
+    Enlarge,
     GroupMade,
+    GrowthPostponed,
     Launched,
     LaunchIntended,
     MakePoints,
@@ -25,6 +30,9 @@ from chalicelib.commands import (
     SetIngress,
     Stop,
     Terminate,
+    VolumeDeleted,
+    VolumeDetached,
+    VolumeEnlarged,
     VolumeMade,
     VolumesAttached,
     Wake,
@@ -32,7 +40,8 @@ from chalicelib.commands import (
 )
 from chalicelib.enrolment import agent_code
 from chalicelib.errors import CloudRefused
-from chalicelib.model import InstanceState, Launch, RestorePoint, Slot, Vault
+from chalicelib.model import InstanceState, Launch, PointState, RestorePoint, Slot, Vault
+from chalicelib.operated import NOTHING_THERE
 
 if TYPE_CHECKING:
     from chalicelib.control import Control
@@ -101,11 +110,18 @@ class Actor:
                 return self._reload(vault)
             case CheckInstance():
                 return self._check_instance(vault)
+            case Enlarge(host=host, volume_id=volume_id, size_gib=size_gib):
+                return self._enlarge(vault, host, volume_id, size_gib)
+            case Detach(host=host, volume_id=volume_id):
+                if cloud.detach(volume_id):
+                    return self._say(vault, VolumeDetached(host=host, volume_id=volume_id))
+            case DeleteVolume():
+                return self._delete_volume(vault, effect)
             case _:
                 assert_never(effect)
         return vault
 
-    def _say(self, vault: Vault, command: VolumeMade | VolumesAttached | Launched | GroupMade | PointsMade) -> Vault:
+    def _say(self, vault: Vault, command: Command) -> Vault:
         return self._control.apply(vault.vault_id, command)
 
     def _reload(self, vault: Vault) -> Vault:
@@ -181,6 +197,29 @@ class Actor:
         if refused:
             raise refused
         return vault
+
+    def _enlarge(self, vault: Vault, host: str, volume_id: str, size_gib: int) -> Vault:
+        size = self._cloud.enlarge(volume_id, size_gib)
+        if size is None:
+            return self._say(vault, GrowthPostponed(host=host))
+        return self._say(vault, VolumeEnlarged(host=host, volume_id=volume_id, size_gib=size))
+
+    def _delete_volume(self, vault: Vault, effect: DeleteVolume) -> Vault:
+        # What the volume is deleted for was there when that was decided; somebody may have deleted it since.
+        if effect.snapshot_id != NOTHING_THERE:
+            state = self._cloud.snapshot_states([effect.snapshot_id]).get(effect.snapshot_id)
+            if state is not PointState.COMPLETED:
+                self._control.telemetry.fault(
+                    "volume_not_deleted",
+                    vault_id=vault.vault_id,
+                    host=effect.host,
+                    volume_id=effect.volume_id,
+                    error=f"snapshot {effect.snapshot_id}, which held all that it does, is {state or 'gone'}",
+                )
+                return vault
+        if not self._cloud.delete_volume(effect.volume_id):
+            return vault
+        return self._say(vault, VolumeDeleted(host=effect.host, volume_id=effect.volume_id))
 
     def _check_instance(self, vault: Vault) -> Vault:
         if vault.launch is None:

@@ -6,9 +6,13 @@ from chalicelib.commands import (
     HostKeyUnexpected,
     PointCounted,
     PointFailed,
+    Retired,
     RunEnded,
     RunStarted,
     VaultReady,
+    VolumeGone,
+    VolumeGrown,
+    VolumeNearlyFull,
     WakeFaulted,
     WindowClosing,
     WindowSealed,
@@ -37,6 +41,24 @@ def alert_of(fact: Fact) -> tuple[str, str] | None:
                 f"A vault showed the ssh host key\n{seen}\nbut had enrolled with\n{expected}\n"
                 "Hosts go on insisting on the enrolled key. If you did not rebuild the machine, find out who did.",
             )
+        case VolumeGrown(host=host, volume_id=volume_id, from_gib=before, to_gib=after):
+            return (
+                f"nightvault: the volume of {host} has grown",
+                f"The volume {volume_id} of {host} was over 80 % full and has been enlarged from {before} to {after} "
+                "GiB, which costs more each month; its filesystem grows at the next waking.",
+            )
+        case VolumeNearlyFull(host=host, volume_id=volume_id, fill=fill, size_gib=size, max_size_gib=limit):
+            return (
+                f"nightvault: the volume of {host} is nearly full",
+                f"The volume {volume_id} of {host} is {fill:.0%} full. It has {size} GiB and may not grow: its limit "
+                f"is {limit} GiB. Raise it (`vaultctl change-host {host} --max-size-gib N`), or back up less.",
+            )
+        case VolumeGone(host=host, volume_id=volume_id, snapshot_id=snapshot_id):
+            return (
+                f"nightvault: the volume of {host} is deleted",
+                f"{host} is retired, and its volume {volume_id} was deleted as asked. All that it held is in "
+                f"{snapshot_id}; its restore points stay.",
+            )
         case (
             RunStarted()
             | RunEnded()
@@ -47,5 +69,6 @@ def alert_of(fact: Fact) -> tuple[str, str] | None:
             | PointCounted()
             | PointFailed()
             | BudgetSpent()
+            | Retired()
         ):
             return None

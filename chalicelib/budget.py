@@ -20,12 +20,17 @@ def _daily(kind: Kind, policy: Policy) -> int:
 
 
 def _charges(window: Window, until: datetime) -> dict[Kind, int]:
-    """Awake seconds of each kind. The only kind pays for all of it; of two, each for its own stretch."""
+    """Awake seconds of each kind. The only kind pays for all of it; of two, each for its own stretch.
+
+    A hold is paid for out of the budget of restores.
+    """
     if len(window.ceilings) == 1:
         return {kind: _seconds(window.opened_at, until) for kind in window.ceilings}
     charges = {}
     for kind, ceiling in window.ceilings.items():
         ends = [run.ended_at or until for run in window.runs.values() if run.kind is kind]
+        if kind is Kind.RESTORE and window.held_until:
+            ends.append(min(until, window.held_until))
         charges[kind] = _seconds(ceiling.since, max(ends, default=until))
     return charges
 

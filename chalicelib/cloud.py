@@ -25,6 +25,9 @@ SSH_PORT = 22
 _ALIVE = ["pending", "running", "shutting-down", "stopping", "stopped"]
 # Refusals that only mean "not yet"; the next observation tries again.
 _NOT_YET = {"IncorrectState", "IncorrectInstanceState", "VolumeInUse"}
+# Four times in 24 hours, and only when the one before is completed; before 2026, once in six hours:
+# https://docs.aws.amazon.com/ebs/latest/userguide/modify-volume-requirements.html
+_TOO_SOON = {"VolumeModificationRateExceeded", "IncorrectModificationState"}
 _POINT_STATES: dict[str, PointState] = {state.value: state for state in PointState}
 
 
@@ -166,6 +169,51 @@ class Ec2Cloud:
                 **key,
             )
         return volume["VolumeId"]
+
+    def enlarge(self, volume_id: str, size_gib: int) -> int | None:
+        # Asked first: whoever tried before may have died before it could say so, and the same size is refused.
+        with _calling("DescribeVolumes"):
+            size = self._client.describe_volumes(VolumeIds=[volume_id])["Volumes"][0]["Size"]
+        if size >= size_gib:
+            return size
+        try:
+            with _calling("ModifyVolume"):
+                self._client.modify_volume(VolumeId=volume_id, Size=size_gib)
+        except CloudRefused as refused:
+            if refused.aws_code in _TOO_SOON:
+                return None
+            raise
+        return size_gib
+
+    def detach(self, volume_id: str) -> bool:
+        holders = self._holders(volume_id)
+        if not holders:
+            return True
+        # IncorrectState: it is detaching already.
+        with _calling("DetachVolume", "IncorrectState"):
+            self._client.detach_volume(VolumeId=volume_id, InstanceId=holders[0])
+        return False
+
+    def _holders(self, volume_id: str) -> list[str]:
+        filters: Any = [{"Name": "volume-id", "Values": [volume_id]}]  # a volume that is gone is held by none
+        with _calling("DescribeVolumes"):
+            volumes = self._client.describe_volumes(Filters=filters)["Volumes"]
+        return [
+            attachment["InstanceId"]
+            for volume in volumes
+            for attachment in volume.get("Attachments", [])
+            if attachment.get("State") != "detached"
+        ]
+
+    def delete_volume(self, volume_id: str) -> bool:
+        try:
+            with _calling("DeleteVolume", "InvalidVolume.NotFound"):
+                self._client.delete_volume(VolumeId=volume_id)
+        except CloudRefused as refused:
+            if refused.aws_code in _NOT_YET:
+                return False
+            raise
+        return True
 
     def attach(self, instance_id: str, slots: dict[str, Slot]) -> tuple[str, ...]:
         wanted = {slot.volume_id: host for host, slot in slots.items() if slot.volume_id}

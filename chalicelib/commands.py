@@ -127,6 +127,77 @@ class PointSettled(Struct, frozen=True, kw_only=True):
     state: PointState
 
 
+class HostChanged(Struct, frozen=True, kw_only=True):
+    """An operator changed a host's settings. None: as it was. `ping_url` empty: no pings."""
+
+    host: str
+    every_seconds: int | None = None
+    max_size_gib: int | None = None
+    ping_url: str | None = None
+
+
+class KeyRevoked(Struct, frozen=True, kw_only=True):
+    """A host's key is worthless from now on, until it enrols again."""
+
+    host: str
+
+
+class HostRetired(Struct, frozen=True, kw_only=True):
+    """A host is backed up no more. Its volume is kept, unless `delete_volume`.
+
+    `newest`: its newest restore point that is recorded, if EC2 still has the snapshot: what the volume may be
+    deleted for.
+    """
+
+    host: str
+    delete_volume: bool = False
+    newest: RestorePoint | None = None
+
+
+class Hold(Struct, frozen=True, kw_only=True):
+    """An operator wants the vault awake for so long, runs or not."""
+
+    seconds: int
+
+
+class Release(Struct, frozen=True, kw_only=True):
+    """An operator ends a hold. `cut`: live runs too."""
+
+    cut: bool = False
+
+
+class Rebuild(Struct, frozen=True, kw_only=True):
+    """An operator gives up the machine; the next wake launches a new one."""
+
+
+class VolumeEnlarged(Struct, frozen=True, kw_only=True):
+    """A host's volume has this size now."""
+
+    host: str
+    volume_id: str
+    size_gib: int
+
+
+class GrowthPostponed(Struct, frozen=True, kw_only=True):
+    """AWS says that it is too soon to enlarge this host's volume again."""
+
+    host: str
+
+
+class VolumeDetached(Struct, frozen=True, kw_only=True):
+    """A retired host's volume is attached to nothing."""
+
+    host: str
+    volume_id: str
+
+
+class VolumeDeleted(Struct, frozen=True, kw_only=True):
+    """A retired host's volume is no more."""
+
+    host: str
+    volume_id: str
+
+
 Command = (
     Start
     | Finish
@@ -142,6 +213,16 @@ Command = (
     | VolumesAttached
     | PointsMade
     | PointSettled
+    | HostChanged
+    | KeyRevoked
+    | HostRetired
+    | Hold
+    | Release
+    | Rebuild
+    | VolumeEnlarged
+    | GrowthPostponed
+    | VolumeDetached
+    | VolumeDeleted
 )
 
 # --- effects --------------------------------------------------------------------------------------------
@@ -208,6 +289,29 @@ class CheckInstance(Struct, frozen=True, kw_only=True):
     """Ask AWS for the instance's state: a launch whose answer was lost is found by its client token."""
 
 
+class Enlarge(Struct, frozen=True, kw_only=True):
+    """See that a host's volume has this size; the agent grows its filesystem at the next waking."""
+
+    host: str
+    volume_id: str
+    size_gib: int
+
+
+class Detach(Struct, frozen=True, kw_only=True):
+    """See that a retired host's volume is attached to nothing. Only of a machine at rest."""
+
+    host: str
+    volume_id: str
+
+
+class DeleteVolume(Struct, frozen=True, kw_only=True):
+    """Delete a retired host's volume, if that snapshot, which holds all of it, is still there."""
+
+    host: str
+    volume_id: str
+    snapshot_id: str
+
+
 Effect = (
     MakeVolume
     | Wake
@@ -220,6 +324,9 @@ Effect = (
     | MakePoints
     | CheckPoints
     | CheckInstance
+    | Enlarge
+    | Detach
+    | DeleteVolume
 )
 
 # --- facts ----------------------------------------------------------------------------------------------
@@ -282,6 +389,41 @@ class HostKeyUnexpected(Struct, frozen=True, kw_only=True):
     seen: str
 
 
+class VolumeGrown(Struct, frozen=True, kw_only=True):
+    """A host's volume was enlarged."""
+
+    host: str
+    volume_id: str
+    from_gib: int
+    to_gib: int
+
+
+class VolumeNearlyFull(Struct, frozen=True, kw_only=True):
+    """A host's volume is nearly full, and as large as its settings let it grow."""
+
+    host: str
+    volume_id: str
+    fill: float
+    size_gib: int
+    max_size_gib: int
+
+
+class Retired(Struct, frozen=True, kw_only=True):
+    """A host is backed up no more."""
+
+    host: str
+    volume_id: str | None
+    deleting: bool
+
+
+class VolumeGone(Struct, frozen=True, kw_only=True):
+    """A retired host's volume was deleted; all that it held is in this snapshot."""
+
+    host: str
+    volume_id: str
+    snapshot_id: str
+
+
 Fact = (
     RunStarted
     | RunEnded
@@ -293,4 +435,8 @@ Fact = (
     | PointFailed
     | BudgetSpent
     | HostKeyUnexpected
+    | VolumeGrown
+    | VolumeNearlyFull
+    | Retired
+    | VolumeGone
 )

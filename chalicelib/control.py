@@ -7,6 +7,7 @@ call is told and left to the sweep, which derives every effect again.
 import random
 from collections.abc import Callable
 from datetime import datetime, timedelta
+from urllib.parse import urlsplit
 
 from msgspec.structs import replace
 
@@ -15,10 +16,11 @@ from chalicelib.alerts import alert_of
 from chalicelib.commands import Command, Finish, Observe, PointSettled, Report, Start
 from chalicelib.documents import Orders, RunDocument, orders, run_document
 from chalicelib.draft import Decision
-from chalicelib.errors import LostRace, NotForThisToken, UnknownRun
+from chalicelib.errors import LostRace, NotForThisToken, UnknownHost, UnknownRun
 from chalicelib.lifecycle import decide
 from chalicelib.model import Host, InstanceState, LastBackup, Phase, PointState, Policy, RestorePoint, Run, Vault
-from chalicelib.ports import Clock, Cloud, Conflict, Notifier, Store, Telemetry
+from chalicelib.pings import pings_of
+from chalicelib.ports import Clock, Cloud, Conflict, Notifier, Pinger, Store, Telemetry
 
 # 24 hosts in one second are 24 writers of one item: the last of them wins its 24th round. The first pause is
 # spread over some ten writes' time, since every lost race costs a write too.
@@ -30,13 +32,29 @@ QUIET_LOOK_MINUTES = 15
 
 def _busy(vault: Vault) -> bool:
     """Something of this vault is under way, so EC2 is asked about it every minute."""
-    return vault.phase is not Phase.ASLEEP or bool(vault.pending_points or vault.owed_points)
+    leaving = any(slot.attached_to or slot.doomed for slot in vault.retired.values())
+    return vault.phase is not Phase.ASLEEP or leaving or bool(vault.pending_points or vault.owed_points)
 
 
 def _newest_run(vault: Vault, host: str) -> Run | None:
     windows = (vault.recent, vault.window)
     runs = [*(run for w in windows if w for run in w.runs.values()), *vault.queued.values()]
     return max((run for run in runs if run.host == host), key=lambda run: (run.started_at, run.live), default=None)
+
+
+class Amendment:
+    """A change of a host's record that goes with a change of its vault: both are saved, or neither."""
+
+    def __init__(self, name: str, **changes: object) -> None:
+        self._name = name
+        self._changes = changes
+
+    def of(self, store: Store) -> Host:
+        """The record as it shall be. Raises UnknownHost."""
+        host = store.host(self._name)
+        if host is None:
+            raise UnknownHost(self._name)
+        return replace(host, **self._changes)
 
 
 class Control:
@@ -52,10 +70,12 @@ class Control:
         clock: Clock,
         policy: Policy,
         pause: Callable[[float], None],
+        pinger: Pinger,
     ) -> None:
         self.store = store
         self.cloud = cloud
         self.notifier = notifier
+        self.pinger = pinger
         self.telemetry = telemetry
         self.clock = clock
         self.policy = policy
@@ -188,19 +208,22 @@ class Control:
 
     # --- load, decide, save, act ---
 
-    def apply(self, vault_id: str, command: Command) -> Vault:
+    def apply(self, vault_id: str, command: Command, amend: Amendment | None = None) -> Vault:
         """Say something to a vault; returns it as it is after all effects.
 
-        Raises what `decide` raises, and LostRace when others kept winning.
+        `amend` changes a host's record together with it. Raises what `decide` raises, UnknownHost for a record
+        that is not there, and LostRace when others kept winning.
         """
         now = self.clock.now()
         vault = self._vault(vault_id)
         for race in range(RACES):
             decision = decide(vault, command, now, self.policy)
             saved = vault
-            if decision.vault != vault:
+            # Read after the vault: whoever writes it meanwhile writes the vault too, and then we lose the race.
+            host = amend.of(self.store) if amend else None
+            if decision.vault != vault or host:
                 try:
-                    saved = self.store.save(decision.vault, decision.archived)
+                    saved = self.store.save(decision.vault, decision.archived, host)
                 except Conflict as conflict:
                     vault = conflict.current or self._vault(vault_id)
                     longest = min(LONGEST_PAUSE_SECONDS, FIRST_PAUSE_SECONDS * 2**race)
@@ -216,7 +239,16 @@ class Control:
             self.telemetry.fact(fact)
             if alert := alert_of(fact):
                 self._alert(*alert)
-        return self._actor.act(saved, decision.effects)
+        vault = self._actor.act(saved, decision.effects)
+        self._ping(pings_of(decision.facts, saved))
+        return vault
+
+    def _ping(self, urls: list[str]) -> None:
+        if not urls:
+            return
+        for url, wrong in self.pinger.ping(urls).items():
+            # Without its path, which is a secret of the host's; and never a reason for anything else to fail.
+            self.telemetry.fault("ping_failed", site=urlsplit(url).hostname, error=wrong)
 
     def _alert(self, subject: str, message: str) -> None:
         try:
@@ -240,8 +272,9 @@ class Control:
 
     def _host(self, name: str) -> Host:
         host = self.store.host(name)
-        if host is None:
-            raise NotForThisToken(f"there is no host {name!r} any more; enrol again")
+        if host is None or not host.token_hash:
+            # The authorizer's answer is cached for a minute: a token may outlive its host, or its revocation.
+            raise NotForThisToken(f"host {name!r} is retired, or its token was revoked; enrol again")
         return host
 
     def _vault(self, vault_id: str) -> Vault:

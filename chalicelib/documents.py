@@ -177,6 +177,6 @@ def orders(vault: Vault, now: datetime, policy: Policy) -> Orders:
                 live=name in live,
             )
             for name, slot in vault.hosts.items()
-            if slot.volume_id
+            if slot.volume_id and slot.public_key  # without a key: it was revoked
         ],
     )

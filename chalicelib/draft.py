@@ -8,13 +8,14 @@ from datetime import datetime, timedelta
 
 from msgspec.structs import replace
 
-from chalicelib import budget
+from chalicelib import budget, growth
 from chalicelib.commands import (
     Admit,
     Attach,
     BudgetSpent,
     CheckInstance,
     Effect,
+    Enlarge,
     Fact,
     MakePoints,
     MakeVolume,
@@ -23,11 +24,13 @@ from chalicelib.commands import (
     RunEnded,
     Stop,
     Terminate,
+    VolumeNearlyFull,
     Wake,
     WakeFaulted,
     WindowClosing,
     WindowSealed,
 )
+from chalicelib.errors import WindowSpent
 from chalicelib.model import (
     Kind,
     Outcome,
@@ -120,6 +123,16 @@ class Draft:
     def addresses(self) -> frozenset[str]:
         return frozenset(run.source_address for run in self.window.live_runs)
 
+    @property
+    def held(self) -> bool:
+        """An operator keeps it awake."""
+        return self.window.held_until is not None and self.now < self.window.held_until
+
+    @property
+    def needed(self) -> bool:
+        """There is a reason to be awake now."""
+        return self.held or bool(self.window.live_runs)
+
     # --- runs ---
 
     def end(self, run: Run, outcome: Outcome, reason: str, **changes: object) -> Run:
@@ -134,6 +147,13 @@ class Draft:
         if not queued and run.source_address not in self.addresses():
             self.effects.append(Revoke(address=run.source_address))
         return ended
+
+    def end_runs_of(self, host: str, reason: str) -> None:
+        """The live and the waiting ones, by the control plane's will."""
+        runs = [*(self.vault.window.runs.values() if self.vault.window else ()), *self.vault.queued.values()]
+        for run in runs:
+            if run.live and run.host == host:
+                self.end(run, Outcome.ABANDONED, reason)
 
     def forget_old_runs(self, host: str) -> None:
         """Make room for another run of this host: its oldest that are over go, but none that a restore point needs."""
@@ -167,17 +187,24 @@ class Draft:
         self.change(window=replace(window, runs={**window.runs, run.run_id: run}, idle_since=None))
         self.effects.append(Admit(address=run.source_address))
 
+    def hold(self, seconds: int) -> None:
+        """Keep the window under way open, within the budget of restores. Raises WindowSpent."""
+        window = budget.admit_kind(self.vault, self.window, Kind.RESTORE, self.now, self.policy)
+        until = min(self.after(seconds), window.ceilings[Kind.RESTORE].closes_at)
+        self.change(window=replace(window, held_until=until, idle_since=None))
+        self.reasons.append(f"held awake until {until:%Y-%m-%dT%H:%M:%SZ}")
+
     # --- phases ---
 
-    def open_window(self, runs: list[Run]) -> None:
-        """asleep -> waking. Raises WindowSpent when the first run's kind has no budget left."""
-        first = budget.ceiling(self.vault, runs[0].kind, self.now, self.policy)
+    def open_window(self, runs: list[Run], kind: Kind) -> None:
+        """asleep -> waking, for runs (of that kind first) or a hold. Raises WindowSpent when no budget is left."""
+        first = budget.ceiling(self.vault, kind, self.now, self.policy)
         milliseconds = self.now.microsecond // 1000
         window = Window(
             window_id=f"{self.vault.vault_id}-{self.now:%Y%m%dT%H%M%S}.{milliseconds:03d}Z",
             vault_id=self.vault.vault_id,
             opened_at=self.now,
-            ceilings={runs[0].kind: first},
+            ceilings={kind: first},
             woken_at=self.now,
         )
         for point in self.vault.owed_points.values():
@@ -229,7 +256,7 @@ class Draft:
         """Nobody is pushing: close now, or linger for a host whose usual time is near."""
         if not self.vault.awake:
             return
-        if self.window.live_runs:
+        if self.needed:
             if self.window.idle_since:
                 self.change_window(idle_since=None)
             return
@@ -258,11 +285,16 @@ class Draft:
     def close(self, reason: str) -> None:
         """-> closing: stop the instance."""
         self.change(phase=Phase.CLOSING, retry_at=None)
+        self.end_hold()
         self.change_window(closing_at=self.now, close_reason=reason)
         self.facts.append(WindowClosing(window=self.window))
         self.reasons.append(f"closing: {reason}")
         self.claim()
         self.stop_instance()
+
+    def end_hold(self) -> None:
+        if self.held:
+            self.change_window(held_until=self.now)
 
     def stop_instance(self) -> None:
         if self.vault.instance_id:
@@ -277,6 +309,7 @@ class Draft:
     def stopped(self) -> None:
         """closing -> sealing: the volumes are at rest; snapshot those that were pushed to."""
         self.change_window(stopped_at=self.now, points=_points(self.vault, self.window))
+        self.see_to_growth()
         self.change(phase=Phase.SEALING, launch=None, spent=budget.charge(self.vault, self.window, self.now))
         for kind in self.window.ceilings:
             if budget.remaining(self.vault, kind, self.now, self.policy) < self.policy.minimum_window_seconds:
@@ -294,9 +327,10 @@ class Draft:
         self.archived = sealed
         self.facts.append(WindowSealed(window=sealed))
         self.reasons.append(f"window {sealed.window_id} is sealed")
-        queued = self.vault.queued
-        self.change(phase=Phase.ASLEEP, window=None, recent=sealed, queued={}, claim_until=None)
-        self.wake_for(queued)
+        queued, hold_until = self.vault.queued, self.vault.hold_until
+        self.change(phase=Phase.ASLEEP, window=None, recent=sealed, queued={}, claim_until=None, hold_until=None)
+        self.enlarge()
+        self.wake_for(queued, hold_until)
 
     def missing_points(self) -> tuple[RestorePoint, ...]:
         return tuple(p for p in self.window.points.values() if p.snapshot_id is None and p.state is PointState.PENDING)
@@ -313,7 +347,7 @@ class Draft:
         self.claim()
         self.seal()
 
-    def wake_for(self, queued: dict[str, Run]) -> None:
+    def wake_for(self, queued: dict[str, Run], hold_until: datetime | None) -> None:
         able: list[Run] = []
         spent: list[Run] = []
         for run in queued.values():
@@ -329,10 +363,51 @@ class Draft:
             self.change(recent=replace(self.vault.recent, runs={**self.vault.recent.runs, **done}))
         if able:
             self.reasons.append("waking again for who came while it was closing")
-            self.open_window(able)
+            self.open_window(able, able[0].kind)
+        if hold_until and self.now < hold_until:
+            self.hold_again(int((hold_until - self.now).total_seconds()))
+
+    def hold_again(self, seconds: int) -> None:
+        """The hold that was asked for while it was closing; its budget may be spent by now."""
+        try:
+            if self.vault.phase is Phase.ASLEEP:
+                self.open_window([], Kind.RESTORE)
+            self.hold(seconds)
+        except WindowSpent as spent:
+            self.reasons.append(f"no hold: {spent}")
 
     def forget_instance(self) -> None:
         self.change(instance_id=None, launch=None, agent=None)
+
+    def see_to_growth(self) -> None:
+        """Which volumes are to be larger, by what the agent said last, and which are full and may not be."""
+        for host, slot in self.vault.hosts.items():
+            mount = self.vault.agent.mounts.get(host) if self.vault.agent else None
+            fill = growth.fill(slot, mount)
+            if fill is None or fill <= growth.FULL:
+                continue
+            wanted = growth.target(slot, fill)
+            if wanted == slot.size_gib:
+                full = VolumeNearlyFull(
+                    host=host,
+                    volume_id=slot.volume_id or "",
+                    fill=fill,
+                    size_gib=slot.size_gib,
+                    max_size_gib=slot.limit_gib,
+                )
+                self.facts.append(full)
+                self.reasons.append(f"the volume of {host} is nearly full, and may not grow")
+            elif wanted > slot.wanted_gib:
+                # The default limit is ten times the size that it has now, not of what it will have.
+                self.change_slot(host, wanted_gib=wanted, max_size_gib=slot.limit_gib)
+
+    def enlarge(self) -> None:
+        """What growth was decided and is not yet made; not sooner after the last than AWS takes it."""
+        pause = timedelta(seconds=self.policy.growth_pause_seconds)
+        for host, slot in self.vault.hosts.items():
+            soon = slot.modified_at is not None and self.now < slot.modified_at + pause
+            if slot.volume_id and slot.wanted_gib > slot.size_gib and not soon:
+                self.effects.append(Enlarge(host=host, volume_id=slot.volume_id, size_gib=slot.wanted_gib))
 
     def see_to_volumes(self, *, running: bool = False) -> None:
         """Every host has a volume, and it is attached once the machine runs (before, EC2 refuses)."""
@@ -349,7 +424,7 @@ def _points(vault: Vault, window: Window) -> dict[str, RestorePoint]:
     points: dict[str, RestorePoint] = {}
     pushed = [r for r in window.runs.values() if r.kind is Kind.BACKUP and (r.pushed or r.committed_at)]
     for run in sorted(pushed, key=lambda r: (r.whole, r.started_at)):
-        slot = vault.hosts.get(run.host)
+        slot = vault.slot(run.host)
         mount = vault.agent.mounts.get(run.host) if vault.agent else None
         if slot and slot.volume_id and run.outcome:
             points[run.host] = RestorePoint(

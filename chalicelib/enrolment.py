@@ -122,7 +122,10 @@ class Enrolment:
         return host, decide(vault, HostPlaced(host=code.name, slot=slot), now, policy)
 
     def _place(self, code: Code, public_key: str) -> tuple[Vault, Slot]:
-        """The host's own slot, or the first free one of the first vault with room, or of the next vault."""
+        """The host's own slot, or the one that it had before it was retired, if its vault has room.
+
+        Else the first free one of the first vault with room, or of the next vault.
+        """
         vaults = sorted(self._store.vaults(), key=lambda vault: int(vault.vault_id.rsplit("-", 1)[1]))
         for vault in vaults:
             if known := vault.hosts.get(code.name):
@@ -134,7 +137,9 @@ class Enrolment:
                 )
                 return vault, slot
         # Accounts are numbered across the stack, so that no volume's owner ever means another host.
-        taken = [slot.uid for vault in vaults for slot in vault.hosts.values()]
+        # Records of retired hosts count too: a number is never given twice.
+        taken = [slot.uid for vault in vaults for slot in (*vault.hosts.values(), *vault.retired.values())]
+        taken += [host.uid for host in self._store.hosts()]
         fresh = Slot(
             number=0,
             uid=max(taken, default=FIRST_UID - 1) + 1,
@@ -144,7 +149,22 @@ class Enrolment:
             max_size_gib=code.max_size_gib,
         )
         for vault in vaults:
-            free = sorted(set(range(MAX_HOSTS)) - {slot.number for slot in vault.hosts.values()})
-            if free:
-                return vault, replace(fresh, number=free[0])
+            kept = vault.retired.get(code.name)
+            if (number := _free_number(vault)) is not None and kept and not kept.doomed:
+                return vault, replace(
+                    kept,
+                    number=number,
+                    public_key=public_key,
+                    every_seconds=code.every_seconds,
+                    max_size_gib=max(code.max_size_gib, kept.size_gib),
+                )
+        for vault in vaults:
+            if (number := _free_number(vault)) is not None:
+                return vault, replace(fresh, number=number)
         return Vault(vault_id=f"vault-{len(vaults) + 1}"), fresh
+
+
+def _free_number(vault: Vault) -> int | None:
+    """The lowest that no device of its machine has: a retired host's volume may still be attached."""
+    there = (*vault.hosts.values(), *(slot for slot in vault.retired.values() if slot.attached_to))
+    return min(set(range(MAX_HOSTS)) - {slot.number for slot in there}, default=None)

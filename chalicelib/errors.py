@@ -80,6 +80,25 @@ class UnknownVault(NightvaultError):
         super().__init__(f"vault_id: there is no vault {vault_id!r}; see `vaults`")
 
 
+class VaultBusy(NightvaultError):
+    """What was asked of the vault can only be done while it is asleep."""
+
+    def __init__(self, vault_id: str, phase: str) -> None:
+        super().__init__(
+            f"vault_id: {vault_id} is {phase}; ask again when it is asleep (`sleep` ends what keeps it up)"
+        )
+
+
+class VolumeHoldsMore(NightvaultError):
+    """The volume may hold what no restore point does, so it is not deleted."""
+
+    def __init__(self, host: str, why: str) -> None:
+        super().__init__(
+            f"delete_volume: the volume of {host} may hold more than its restore points: {why}. Nothing has changed. "
+            "Back the host up once more, or retire it without delete_volume"
+        )
+
+
 class LostRace(NightvaultError):
     """Others kept writing the same vault for as long as we may try; asking again will do."""
 

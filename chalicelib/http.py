@@ -25,6 +25,8 @@ STATUS: dict[type[errors.NightvaultError], int] = {
     errors.RunIdTaken: 409,
     errors.RunSuperseded: 409,
     errors.StaleVault: 409,
+    errors.VaultBusy: 409,
+    errors.VolumeHoldsMore: 409,
     errors.CodeRefused: 403,
     errors.NotForThisToken: 403,
     errors.LostRace: 503,

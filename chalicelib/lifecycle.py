@@ -43,7 +43,7 @@ from chalicelib.commands import (
     WakeFailed,
 )
 from chalicelib.draft import Decision, Draft
-from chalicelib.errors import RunIdTaken, RunSuperseded, StaleVault, UnknownRun
+from chalicelib.errors import NotForThisToken, RunIdTaken, RunSuperseded, StaleVault, UnknownRun
 from chalicelib.model import (
     Agent,
     InstanceState,
@@ -55,8 +55,10 @@ from chalicelib.model import (
     Policy,
     Progress,
     Run,
+    Slot,
     Vault,
 )
+from chalicelib.operated import operated, see_to_retired
 
 AT_REST = (InstanceState.STOPPED, InstanceState.TERMINATED, InstanceState.GONE)
 LOST = (InstanceState.TERMINATED, InstanceState.SHUTTING_DOWN, InstanceState.GONE)
@@ -91,11 +93,9 @@ def decide(vault: Vault, command: Command, now: datetime, policy: Policy) -> Dec
         case GroupMade(security_group_id=group_id):
             draft.change(security_group_id=group_id)
         case HostPlaced(host=host, slot=slot):
-            draft.change(hosts={**draft.vault.hosts, host: slot})
-            draft.see_to_volumes()
+            _place(draft, host, slot)
         case VolumeMade(host=host, volume_id=volume_id):
-            draft.change_slot(host, volume_id=volume_id)
-            draft.see_to_volumes()
+            _volume_made(draft, host, volume_id)
         case VolumesAttached(instance_id=instance_id, hosts=hosts):
             for host in hosts:
                 draft.change_slot(host, attached_to=instance_id)
@@ -104,9 +104,27 @@ def decide(vault: Vault, command: Command, now: datetime, policy: Policy) -> Dec
         case PointSettled(snapshot_id=snapshot_id, state=state):
             _point_settled(draft, snapshot_id, state)
         case _:
-            assert_never(command)
+            operated(draft, command)
     draft.close_if_idle()
     return draft.decision()
+
+
+def _place(draft: Draft, host: str, slot: Slot) -> None:
+    kept = draft.vault.retired.get(host)
+    if kept and kept.volume_id == slot.volume_id:
+        # It is back: a volume that is to be deleted stays behind and is not what it comes back to.
+        draft.change(retired={name: other for name, other in draft.vault.retired.items() if name != host})
+    draft.change(hosts={**draft.vault.hosts, host: slot})
+    draft.see_to_volumes()
+
+
+def _volume_made(draft: Draft, host: str, volume_id: str) -> None:
+    kept = draft.vault.retired.get(host)
+    if kept and host not in draft.vault.hosts and kept.volume_id is None:
+        # Its host was retired in the meantime.
+        draft.change(retired={**draft.vault.retired, host: replace(kept, volume_id=volume_id)})
+    draft.change_slot(host, volume_id=volume_id)
+    draft.see_to_volumes()
 
 
 def _start(draft: Draft, command: Start) -> None:
@@ -116,6 +134,8 @@ def _start(draft: Draft, command: Start) -> None:
             raise RunIdTaken(command.run_id)
         draft.reasons.append(f"run {command.run_id} is known")
         return
+    if command.host not in draft.vault.hosts:
+        raise NotForThisToken(f"host {command.host!r} is not (or no longer) backed up here; enrol again")
     run = Run(
         run_id=command.run_id,
         host=command.host,
@@ -130,7 +150,7 @@ def _start(draft: Draft, command: Start) -> None:
         draft.end(old, Outcome.ABANDONED, f"superseded by {run.run_id}")
     match draft.vault.phase:
         case Phase.ASLEEP:
-            draft.open_window([run])
+            draft.open_window([run], run.kind)
         case Phase.WAKING | Phase.OPEN | Phase.FAULTED:
             draft.join(run)
         case Phase.CLOSING | Phase.SEALING:
@@ -216,6 +236,11 @@ def _take_agent(draft: Draft, agent: Agent, command: Report) -> None:
 
 def _take_runs(draft: Draft, command: Report) -> None:
     """Leases, progress and commits. A commit counts until the volumes are sealed, even of a run that had ended."""
+    for host, slot in draft.vault.hosts.items():
+        committed = command.commits.get(host, slot.committed)
+        if host in command.transfers or committed != slot.committed:
+            # Whatever run it is of, or none: from now on the volume holds what no restore point before does.
+            draft.change_slot(host, pushed_at=draft.now, committed=committed)
     for run in draft.window.runs.values():
         if run.kind is Kind.BACKUP and command.commits.get(run.host) == run.run_id and not run.committed_at:
             run = replace(run, committed_at=draft.now, pushed=True)  # noqa: PLW2901
@@ -267,7 +292,7 @@ def _observe(draft: Draft, state: InstanceState | None) -> None:
             _observe_waking(draft, state)
         case Phase.FAULTED:
             stopping = state is InstanceState.STOPPING
-            if vault.retry_at and draft.now >= vault.retry_at and not stopping and draft.window.live_runs:
+            if vault.retry_at and draft.now >= vault.retry_at and not stopping and draft.needed:
                 if state in LOST:
                     draft.forget_instance()
                 draft.wake_again("retrying after a failed wake")
@@ -275,7 +300,7 @@ def _observe(draft: Draft, state: InstanceState | None) -> None:
             if state in AT_REST and vault.instance_id:
                 if state in LOST:
                     draft.forget_instance()
-                if draft.window.live_runs:
+                if draft.needed:
                     draft.wake_again(f"the instance is {state} in the middle of its window")
                 else:
                     draft.close(f"the instance is {state}, and nobody is pushing")
@@ -306,6 +331,8 @@ def _observe_asleep(draft: Draft, state: InstanceState | None) -> None:
     if vault.owed_points and not draft.claimed:
         draft.claim()
         draft.effects.append(MakePoints(points=tuple(vault.owed_points.values())))
+    draft.enlarge()
+    see_to_retired(draft, state)
 
 
 def _observe_waking(draft: Draft, state: InstanceState | None) -> None:

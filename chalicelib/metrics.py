@@ -35,6 +35,8 @@ UNEXPECTED_HOST_KEYS = Metric("UnexpectedHostKeys", "Count")
 FAULTS = Metric("Faults", "Count")
 SECONDS_PAST_WINDOW = Metric("SecondsPastWindow", "Seconds")  # only while a vault is awake past its window
 VOLUME_FILL = Metric("VolumeFill", "Percent")  # of each volume, while its vault reports
+VOLUMES_GROWN = Metric("VolumesGrown", "Count")
+VOLUMES_AT_LIMIT = Metric("VolumesAtLimit", "Count")  # nearly full, and as large as its host's settings allow
 HOURS_SINCE_LAST_BACKUP = Metric("HoursSinceLastBackup", "Count")  # of each host, all day
 OVERDUE_HOSTS = Metric("OverdueHosts", "Count")  # all day, 0 too: its absence means that nobody looks
 
@@ -53,6 +55,8 @@ ALL = (
     FAULTS,
     SECONDS_PAST_WINDOW,
     VOLUME_FILL,
+    VOLUMES_GROWN,
+    VOLUMES_AT_LIMIT,
     HOURS_SINCE_LAST_BACKUP,
     OVERDUE_HOSTS,
 )

@@ -157,6 +157,7 @@ class Window(Struct, frozen=True, kw_only=True):
     close_reason: str | None = None
     seal_attempts: int = 1
     points: dict[str, RestorePoint] = field(default_factory=dict)
+    held_until: datetime | None = None  # an operator keeps it awake until then, runs or not; also when that is over
 
     @property
     def closes_at(self) -> datetime:
@@ -174,7 +175,10 @@ class Window(Struct, frozen=True, kw_only=True):
 
 
 class Slot(Struct, frozen=True, kw_only=True):
-    """A host's place on its vault. `number` gives its device name, `uid` its account; neither ever changes."""
+    """A host's place on its vault. `uid` gives its account and never changes, `number` its device name.
+
+    A host whose key was revoked has an empty `public_key` until it enrols again.
+    """
 
     number: int
     uid: int
@@ -186,6 +190,11 @@ class Slot(Struct, frozen=True, kw_only=True):
     last_started_at: datetime | None = None
     max_size_gib: int = 0  # how far the volume may grow; 0: ten times its size
     ping_url: str = ""
+    pushed_at: datetime | None = None  # when a push of it, or a commit, was last seen
+    committed: str = ""  # the run that its volume holds as committed, by the agent's word
+    wanted_gib: int = 0  # a growth that was decided and not yet made; 0: none
+    modified_at: datetime | None = None  # when its volume was last enlarged, or AWS said that it is too soon
+    doomed: str = ""  # retired with its volume: the snapshot that holds all that the volume does
 
     @property
     def limit_gib(self) -> int:
@@ -269,6 +278,10 @@ class Vault(Struct, frozen=True, kw_only=True):
     pending_points: dict[str, RestorePoint] = field(default_factory=dict)
     # Restore points to be made again, by host, because their snapshot failed after the vault fell asleep.
     owed_points: dict[str, RestorePoint] = field(default_factory=dict)
+    # Slots of retired hosts whose volume is kept, or not yet deleted, by host. No key of theirs is in any orders.
+    retired: dict[str, Slot] = field(default_factory=dict)
+    # A hold that was asked for while the vault was closing or sealing: it wakes again for it.
+    hold_until: datetime | None = None
 
     @property
     def awake(self) -> bool:
@@ -277,8 +290,12 @@ class Vault(Struct, frozen=True, kw_only=True):
 
     @property
     def held_until(self) -> datetime | None:
-        """Kept awake by an operator until then, runs or not."""
-        return None
+        """Kept awake by an operator until then, runs or not; None when it never was in this window."""
+        return self.window.held_until if self.window and self.window.held_until else self.hold_until
+
+    def slot(self, host: str) -> Slot | None:
+        """A host's place, also when it was retired."""
+        return self.hosts.get(host) or self.retired.get(host)
 
     def find_run(self, run_id: str) -> Run | None:
         """In the window under way, among the queued, or in the window before."""
@@ -346,3 +363,6 @@ class Policy(Struct, frozen=True, kw_only=True):
     report_seconds: int = 5
     power_off_grace_seconds: int = 600  # after the window's end the machine stops itself
     max_point_attempts: int = 3
+    # Between two enlargements of a volume. AWS allows four in 24 hours, each after the one before has completed, and
+    # where that is not yet so, one in six: https://docs.aws.amazon.com/ebs/latest/userguide/modify-volume-requirements.html
+    growth_pause_seconds: int = 21600

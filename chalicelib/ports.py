@@ -29,8 +29,10 @@ class Store(Protocol):
     def vault(self, vault_id: str) -> Vault | None: ...
     def vaults(self) -> list[Vault]: ...
 
-    def save(self, vault: Vault, archive: Window | None = None) -> Vault:
-        """Save over version `vault.version`, with the archived window if any: both or neither.
+    def save(self, vault: Vault, archive: Window | None = None, host: Host | None = None) -> Vault:
+        """Save over version `vault.version`, with the archived window and the host if any: all or nothing.
+
+        A host keeps its last backup, whatever `host` says of it.
 
         Returns the vault with its new version. Raises Conflict with the winning record.
         """
@@ -92,6 +94,18 @@ class Cloud(Protocol):
     def terminate(self, instance_id: str) -> None: ...
     def make_volume(self, vault_id: str, host: str, slot: Slot) -> str: ...
 
+    def enlarge(self, volume_id: str, size_gib: int) -> int | None:
+        """See that a volume has at least this size; gives the size that it has. None: AWS takes it later only."""
+        ...
+
+    def detach(self, volume_id: str) -> bool:
+        """Begin to detach a volume from whatever holds it. Whether nothing does any more."""
+        ...
+
+    def delete_volume(self, volume_id: str) -> bool:
+        """Delete a volume. False: something still holds it."""
+        ...
+
     def attach(self, instance_id: str, slots: dict[str, Slot]) -> tuple[str, ...]:
         """Attach what can be attached now. Returns the hosts whose volume is attached to this instance.
 
@@ -114,6 +128,12 @@ class Cloud(Protocol):
 class Notifier(Protocol):
     def notify(self, subject: str, message: str) -> None:
         """Tell the operator. At most 100 characters of subject (SNS)."""
+        ...
+
+
+class Pinger(Protocol):
+    def ping(self, urls: list[str]) -> dict[str, str]:
+        """Ask each URL once, all at once, within a few seconds. Returns what was wrong with those that failed."""
         ...
 
 

@@ -81,10 +81,12 @@ class DynamoStore:
     def vaults(self) -> list[Vault]:
         return [_vault(item) for item in self._query("VAULT")]
 
-    def save(self, vault: Vault, archive: Window | None = None) -> Vault:
+    def save(self, vault: Vault, archive: Window | None = None, host: Host | None = None) -> Vault:
         put = self._vault_put(vault)
-        if archive:
-            return self._transact([{"Put": put}, {"Put": self._window_put(archive)}], vault)
+        others = [{"Put": self._window_put(archive)}] if archive else []
+        others += [{"Update": self._host_update(host)}] if host else []
+        if others:
+            return self._transact([{"Put": put}, *others], vault)
         try:
             self._client.put_item(**put)
         except self._client.exceptions.ConditionalCheckFailedException as lost:

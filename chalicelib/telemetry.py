@@ -15,9 +15,13 @@ from chalicelib.commands import (
     HostKeyUnexpected,
     PointCounted,
     PointFailed,
+    Retired,
     RunEnded,
     RunStarted,
     VaultReady,
+    VolumeGone,
+    VolumeGrown,
+    VolumeNearlyFull,
     WakeFaulted,
     WindowClosing,
     WindowSealed,
@@ -86,6 +90,16 @@ class PowertoolsTelemetry:
             case BudgetSpent(vault_id=vault_id, kind=kind):
                 self.event("budget_spent", vault_id=vault_id, kind=kind)
                 self._measure(metrics.BUDGETS_SPENT, 1)
+            case VolumeGrown(host=host, volume_id=volume_id, from_gib=before, to_gib=after):
+                self.event("volume_grown", host=host, volume_id=volume_id, from_gib=before, to_gib=after)
+                self._measure(metrics.VOLUMES_GROWN, 1, host=host)
+            case VolumeNearlyFull(host=host, volume_id=volume_id, fill=fill):
+                self.event("volume_nearly_full", host=host, volume_id=volume_id, percent=round(100 * fill))
+                self._measure(metrics.VOLUMES_AT_LIMIT, 1, host=host)
+            case Retired(host=host, volume_id=volume_id, deleting=deleting):
+                self.event("host_retired", host=host, volume_id=volume_id, deleting=deleting)
+            case VolumeGone(host=host, volume_id=volume_id, snapshot_id=snapshot_id):
+                self.event("volume_deleted", host=host, volume_id=volume_id, snapshot_id=snapshot_id)
             case HostKeyUnexpected(expected=expected, seen=seen):
                 self.event("host_key_unexpected", expected=expected, seen=seen)
                 self._measure(metrics.UNEXPECTED_HOST_KEYS, 1)

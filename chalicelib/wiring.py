@@ -9,7 +9,7 @@ from datetime import UTC, datetime
 from functools import cached_property
 from typing import TYPE_CHECKING
 
-from chalicelib.ports import Clock, Cloud, Notifier, Store, Telemetry
+from chalicelib.ports import Clock, Cloud, Notifier, Pinger, Store, Telemetry
 from chalicelib.settings import Settings
 from chalicelib.store import DynamoStore
 
@@ -100,6 +100,12 @@ class Wiring:
         return SnsNotifier(self.session.client("sns", config=self.config), self.settings.topic_arn)
 
     @cached_property
+    def pinger(self) -> Pinger:
+        from chalicelib.pinger import HttpsPinger
+
+        return HttpsPinger()
+
+    @cached_property
     def telemetry(self) -> Telemetry:
         from chalicelib.telemetry import PowertoolsTelemetry
 
@@ -117,6 +123,7 @@ class Wiring:
             clock=self.clock,
             policy=self.settings.policy,
             pause=time.sleep,
+            pinger=_LazyPinger(self),
         )
 
     @cached_property
@@ -132,6 +139,14 @@ class _LazyNotifier:
 
     def notify(self, subject: str, message: str) -> None:
         self._wiring.notifier.notify(subject, message)
+
+
+class _LazyPinger:
+    def __init__(self, wiring: Wiring) -> None:
+        self._wiring = wiring
+
+    def ping(self, urls: list[str]) -> dict[str, str]:
+        return self._wiring.pinger.ping(urls)
 
 
 _installed: Wiring | None = None

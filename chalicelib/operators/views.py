@@ -184,7 +184,9 @@ def vault_view(vault: Vault, now: datetime) -> VaultView:
 
 def host_view(host: Host, vault: Vault | None, history: Iterable[Window], now: datetime) -> HostView:
     """`vault`: the one that holds it. `history`: that vault's archived windows, in any order."""
-    slot = vault.hosts.get(host.name) if vault else None
+    slot = vault.slot(host.name) if vault else None
+    if slot and slot.doomed:
+        slot = None  # on its way out
     mount = vault.agent.mounts.get(host.name) if vault and vault.agent else None
     known = sorted(_fills(host.name, history))
     used = mount.used_bytes if mount else None
@@ -201,7 +203,7 @@ def host_view(host: Host, vault: Vault | None, history: Iterable[Window], now: d
         last=last,
         # Of the data, not of the snapshot: what changed after the run began is not in it.
         age_seconds=int((now - last.started_at).total_seconds()) if last else None,
-        next_expected_at=slot.expected_at if slot else None,
+        next_expected_at=slot.expected_at if slot and not host.retired_at else None,
         overdue=host.overdue(now),
         volume_id=slot.volume_id if slot else None,
         used_bytes=used if used is not None else known[-1][1] if known else None,

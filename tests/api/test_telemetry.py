@@ -61,6 +61,7 @@ def telling(api: Api, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.Mo
         clock=world.clock,
         policy=Policy(),
         pause=lambda _: None,
+        pinger=_Silent(),
     )
     world.enrolment = Enrolment(world.control)
     install(world)
@@ -71,6 +72,9 @@ def telling(api: Api, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.Mo
 
 class _Silent:
     def notify(self, subject: str, message: str) -> None: ...
+
+    def ping(self, urls: list[str]) -> dict[str, str]:
+        return {url: "" for url in urls if not url}
 
 
 def night(api: Api) -> None:

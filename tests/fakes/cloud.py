@@ -28,7 +28,10 @@ class FakeCloud:
         self._clock = clock
         self._ids = count(1)
         self._launched: dict[str, str] = {}
-        self._made_volumes: dict[tuple[str, str], str] = {}
+        self._made_volumes: dict[tuple[str, str, int], str] = {}
+        self.sizes: dict[str, int] = {}
+        self.deleted: set[str] = set()
+        self.enlarging_is_too_soon: set[str] = set()
         self.instances: dict[str, Machine] = {}
         self.attached: dict[str, str] = {}
         self.admitted: dict[str, set[str]] = {}
@@ -122,16 +125,51 @@ class FakeCloud:
     def make_volume(self, vault_id: str, host: str, slot: Slot) -> str:
         self._call("make_volume")
         assert slot.size_gib > 0
-        volume_id = self._made_volumes.setdefault((vault_id, host), f"vol-{host}")
+        key = (vault_id, host, slot.uid)
+        if key not in self._made_volumes:
+            number = sum(owner == host for _, owner, _ in self._made_volumes)
+            self._made_volumes[key] = f"vol-{host}-{number}" if number else f"vol-{host}"
+            self.sizes[self._made_volumes[key]] = slot.size_gib
+        volume_id = self._made_volumes[key]
         self._done()
         return volume_id
+
+    def enlarge(self, volume_id: str, size_gib: int) -> int | None:
+        self._call(f"enlarge {volume_id}")
+        if volume_id in self.enlarging_is_too_soon:
+            return None
+        self.sizes[volume_id] = max(size_gib, self.sizes[volume_id])
+        self._done()
+        return self.sizes[volume_id]
+
+    def detach(self, volume_id: str) -> bool:
+        """As on EC2 it takes its time: the call begins it, and the next one finds it done."""
+        if volume_id not in self.attached:
+            return True
+        self._call(f"detach {volume_id}")
+        up = (InstanceState.RUNNING, InstanceState.PENDING)
+        assert self.instances[self.attached[volume_id]].state not in up, "its filesystem may be mounted"
+        del self.attached[volume_id]
+        self._done()
+        return False
+
+    def delete_volume(self, volume_id: str) -> bool:
+        if volume_id in self.attached:
+            return False
+        self._call(f"delete_volume {volume_id}")
+        self.sizes.pop(volume_id, None)
+        self.deleted.add(volume_id)
+        self._done()
+        return True
 
     def attach(self, instance_id: str, slots: dict[str, Slot]) -> tuple[str, ...]:
         self._call("attach")
         ready = self.instances[instance_id].state in (InstanceState.RUNNING, InstanceState.STOPPED)
         attached = []
         for host, slot in slots.items():
-            if slot.volume_id and ready and self.attached.setdefault(slot.volume_id, instance_id) == instance_id:
+            if slot.volume_id is None or slot.volume_id in self.deleted or not ready:
+                continue
+            if self.attached.setdefault(slot.volume_id, instance_id) == instance_id:
                 attached.append(host)
         self._done()
         return tuple(attached)

@@ -30,8 +30,8 @@ class MortalStore(MemoryStore):
         super().__init__()
         self._fate = fate
 
-    def save(self, vault: Vault, archive: Window | None = None) -> Vault:
-        saved = super().save(vault, archive)
+    def save(self, vault: Vault, archive: Window | None = None, host: Host | None = None) -> Vault:
+        saved = super().save(vault, archive, host)
         self._fate.effect()
         return saved
 
@@ -85,5 +85,6 @@ class MortalWorld(World):
             clock=self.clock,
             policy=policy or Policy(),
             pause=lambda _: None,
+            pinger=self.told,
         )
         self.enrolment = Enrolment(self.control)

@@ -25,9 +25,16 @@ class MemoryStore:
     def vaults(self) -> list[Vault]:
         return sorted(self._vaults.values(), key=lambda vault: vault.vault_id)
 
-    def save(self, vault: Vault, archive: Window | None = None) -> Vault:
+    def save(self, vault: Vault, archive: Window | None = None, host: Host | None = None) -> Vault:
         with self._lock:
-            return self._save(vault, archive)
+            saved = self._save(vault, archive)
+            if host:
+                self._put_host(host)
+            return saved
+
+    def _put_host(self, host: Host) -> None:
+        known = self._hosts.get(host.name)
+        self._hosts[host.name] = replace(host, last_backup=known.last_backup if known else None)
 
     def _save(self, vault: Vault, archive: Window | None) -> Vault:
         current = self._vaults.get(vault.vault_id)
@@ -59,8 +66,7 @@ class MemoryStore:
             saved = self._save(vault, None)
             self._codes[code.code_hash] = replace(stored, used_at=now)
             if host:
-                known = self._hosts.get(host.name)
-                self._hosts[host.name] = replace(host, last_backup=known.last_backup if known else None)
+                self._put_host(host)
             return saved
 
     def put_point(self, point: RestorePoint) -> None:

@@ -1,4 +1,4 @@
-"""ports.Telemetry and ports.Notifier that remember."""
+"""ports.Telemetry, ports.Notifier and ports.Pinger that remember."""
 
 from datetime import datetime
 
@@ -13,6 +13,8 @@ class Told:
         self.facts: list[Fact] = []
         self.alerts: list[tuple[str, str]] = []
         self.overdue: list[str] = []
+        self.pinged: list[str] = []
+        self.pings_fail = False
         self.looked_at: list[str] = []
 
     def event(self, name: str, **fields: object) -> None:
@@ -29,6 +31,10 @@ class Told:
         self.overdue = [host.name for host in hosts if host.overdue(now)]
 
     def past_window(self, vaults: list[Vault], now: datetime) -> None: ...
+
+    def ping(self, urls: list[str]) -> dict[str, str]:
+        self.pinged += urls
+        return dict.fromkeys(urls, "HTTP 500") if self.pings_fail else {}
 
     def notify(self, subject: str, message: str) -> None:
         self.alerts.append((subject, message))

@@ -32,6 +32,7 @@ class World:
             clock=self.clock,
             policy=policy or Policy(),
             pause=lambda _: None,
+            pinger=self.told,
         )
         self.enrolment = Enrolment(self.control)
         self.commits: dict[str, str] = {}

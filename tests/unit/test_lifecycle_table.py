@@ -1,7 +1,8 @@
 """Every command in every phase: what becomes of the vault, what is to be done, or which error it is.
 
 The vault of the table has a machine `i-1` and the host C; where a window is under way, C's run r1 lives
-in it. A minute has passed since, and no claim is held.
+in it. A minute has passed since, and no claim is held. F and G were retired: F's volume is still attached, and
+is to be deleted; G's lies apart.
 """
 
 from datetime import UTC, datetime, timedelta
@@ -15,14 +16,24 @@ from chalicelib.commands import (
     Command,
     Finish,
     GroupMade,
+    GrowthPostponed,
+    Hold,
+    HostChanged,
     HostPlaced,
+    HostRetired,
+    KeyRevoked,
     Launched,
     LaunchIntended,
     Observe,
     PointSettled,
     PointsMade,
+    Rebuild,
+    Release,
     Report,
     Start,
+    VolumeDeleted,
+    VolumeDetached,
+    VolumeEnlarged,
     VolumeMade,
     VolumesAttached,
     WakeFailed,
@@ -73,6 +84,12 @@ POINT = RestorePoint(
 )
 
 
+# Of C's volume, made after its last push; and one that is no longer all of it.
+HOLDS_ALL = replace(POINT, snapshot_id="snap-9", state=PointState.COMPLETED, made_at=THEN + timedelta(seconds=30))
+OF_G = replace(HOLDS_ALL, host="G", volume_id="vol-G")
+OLDER = replace(HOLDS_ALL, made_at=THEN - timedelta(days=1))
+
+
 def vault_in(phase: Phase) -> Vault:
     window = Window(
         window_id="w1",
@@ -86,7 +103,11 @@ def vault_in(phase: Phase) -> Vault:
         vault_id="vault-1",
         version=7,
         phase=phase,
-        hosts={"C": SLOT},
+        hosts={"C": replace(SLOT, pushed_at=THEN, committed="r1")},
+        retired={
+            "F": replace(SLOT, number=2, uid=20003, volume_id="vol-F", public_key="", doomed="snap-F"),
+            "G": replace(SLOT, number=3, uid=20004, volume_id="vol-G", public_key="", attached_to=None),
+        },
         instance_id="i-1",
         security_group_id="sg-1",
         agent=Agent(token_hash="h", host_key=KEY, reported_at=THEN),
@@ -143,6 +164,23 @@ COMMANDS: dict[str, Command] = {
     "volume made": VolumeMade(host="C", volume_id="vol-C"),
     "volumes attached": VolumesAttached(instance_id="i-1", hosts=("C",)),
     "points made": PointsMade(snapshots={"C": "snap-1"}),
+    "host changed": HostChanged(host="C", every_seconds=3600, max_size_gib=6, ping_url="https://ping.example/c"),
+    "host changed, unknown": HostChanged(host="H", every_seconds=3600),
+    "key revoked": KeyRevoked(host="C"),
+    "key revoked, unknown": KeyRevoked(host="H"),
+    "host retired": HostRetired(host="C"),
+    "host retired, volume too": HostRetired(host="C", delete_volume=True, newest=HOLDS_ALL),
+    "host retired, volume holds more": HostRetired(host="C", delete_volume=True, newest=OLDER),
+    "host retired before": HostRetired(host="G"),
+    "host retired before, volume too": HostRetired(host="G", delete_volume=True, newest=OF_G),
+    "hold": Hold(seconds=3600),
+    "release": Release(),
+    "release, cut": Release(cut=True),
+    "rebuild": Rebuild(),
+    "volume enlarged": VolumeEnlarged(host="C", volume_id="vol-C", size_gib=8),
+    "growth postponed": GrowthPostponed(host="C"),
+    "volume detached": VolumeDetached(host="F", volume_id="vol-F"),
+    "volume deleted": VolumeDeleted(host="F", volume_id="vol-F"),
     "point completed": PointSettled(snapshot_id="snap-0", state=PointState.COMPLETED),
     "point failed": PointSettled(snapshot_id="snap-0", state=PointState.ERROR),
 }
@@ -201,26 +239,26 @@ observe, stopping
     closing                                     stays: Stop
     sealing                                     stays: MakePoints
 observe, stopped
-    asleep                                      stays: SetIngress, CheckPoints
+    asleep                                      stays: SetIngress, CheckPoints, Detach
     waking                                      stays: Wake
     open faulted                                -> waking: Wake
     closing                                     -> sealing: MakePoints
     sealing                                     stays: MakePoints
 observe, shutting-down
-    asleep                                      stays: SetIngress, CheckPoints
+    asleep                                      stays: SetIngress, CheckPoints, Detach
     waking                                      stays
     open                                        stays: SetIngress
     closing                                     stays: Stop
     sealing                                     stays: MakePoints
     faulted                                     -> waking: Wake
 observe, terminated
-    asleep                                      stays: SetIngress, CheckPoints
+    asleep                                      stays: SetIngress, CheckPoints, Detach
     waking                                      stays: Wake
     open faulted                                -> waking: Wake
     closing                                     -> sealing: MakePoints
     sealing                                     stays: MakePoints
 observe, gone
-    asleep                                      stays: SetIngress, CheckPoints
+    asleep                                      stays: SetIngress, CheckPoints, Detach
     waking                                      stays: Wake
     open faulted                                -> waking: Wake
     closing                                     -> sealing: MakePoints
@@ -248,6 +286,47 @@ volumes attached
 points made
     asleep waking open closing faulted          stays
     sealing                                     -> asleep, window archived
+host changed
+    asleep waking open closing sealing faulted  stays
+host changed, unknown
+    asleep waking open closing sealing faulted  UnknownHost
+key revoked
+    asleep closing sealing                      stays
+    waking open faulted                         -> closing: Revoke, Stop
+key revoked, unknown
+    asleep waking open closing sealing faulted  UnknownHost
+host retired
+    asleep closing sealing                      stays
+    waking open faulted                         -> closing: Revoke, Stop
+host retired, volume too
+    asleep waking open closing sealing faulted  VolumeHoldsMore
+host retired, volume holds more
+    asleep waking open closing sealing faulted  VolumeHoldsMore
+host retired before
+    asleep waking open closing sealing faulted  stays
+host retired before, volume too
+    asleep                                      stays: DeleteVolume
+    waking open closing sealing faulted         stays
+hold
+    asleep                                      -> waking: Wake
+    waking open closing sealing faulted         stays
+release
+    asleep waking open closing sealing faulted  stays
+release, cut
+    asleep closing sealing                      stays
+    waking open faulted                         -> closing: Revoke, Stop
+rebuild
+    asleep                                      stays: Terminate
+    waking open closing sealing faulted         VaultBusy
+volume enlarged
+    asleep waking open closing sealing faulted  stays
+growth postponed
+    asleep waking open closing sealing faulted  stays
+volume detached
+    asleep                                      stays: DeleteVolume
+    waking open closing sealing faulted         stays
+volume deleted
+    asleep waking open closing sealing faulted  stays
 point completed
     asleep waking open closing sealing faulted  stays
 point failed

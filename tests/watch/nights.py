@@ -33,6 +33,7 @@ class Watched:
             clock=world.clock,
             policy=Policy(),
             pause=lambda _: None,
+            pinger=world.told,
         )
         world.enrolment = Enrolment(world.control)
         self.metrics = Metrics()

@@ -1,0 +1,237 @@
+"""What operators ask of a vault, and what becomes of retired hosts' volumes. Part of lifecycle.py's `decide`."""
+
+from typing import assert_never
+
+from msgspec.structs import replace
+
+from chalicelib import budget
+from chalicelib.commands import (
+    DeleteVolume,
+    Detach,
+    GrowthPostponed,
+    Hold,
+    HostChanged,
+    HostRetired,
+    KeyRevoked,
+    Rebuild,
+    Release,
+    Retired,
+    Terminate,
+    VolumeDeleted,
+    VolumeDetached,
+    VolumeEnlarged,
+    VolumeGone,
+    VolumeGrown,
+)
+from chalicelib.draft import Draft
+from chalicelib.errors import UnknownHost, VaultBusy, VolumeHoldsMore
+from chalicelib.model import InstanceState, Kind, Outcome, Phase, PointState, RestorePoint, Slot, Vault
+
+# What a volume is deleted for that was never pushed to: there is no snapshot of it, and nothing to lose.
+NOTHING_THERE = "nothing"
+
+Operated = (
+    HostChanged
+    | KeyRevoked
+    | HostRetired
+    | Hold
+    | Release
+    | Rebuild
+    | VolumeEnlarged
+    | GrowthPostponed
+    | VolumeDetached
+    | VolumeDeleted
+)
+
+
+def operated(draft: Draft, command: Operated) -> None:
+    """Raises UnknownHost, VolumeHoldsMore, VaultBusy, WindowSpent; the vault is then unchanged."""
+    match command:
+        case HostChanged():
+            _change_host(draft, command)
+        case KeyRevoked(host=host):
+            _known(draft.vault, host)
+            draft.end_runs_of(host, "its key was revoked")
+            draft.change_slot(host, public_key="")
+            draft.reasons.append(f"the key of {host} is worthless")
+        case HostRetired():
+            _retire(draft, command)
+        case Hold(seconds=seconds):
+            _hold(draft, seconds)
+        case Release(cut=cut):
+            _release(draft, cut=cut)
+        case Rebuild():
+            _rebuild(draft)
+        case VolumeEnlarged():
+            _enlarged(draft, command)
+        case GrowthPostponed(host=host):
+            draft.change_slot(host, modified_at=draft.now)
+        case VolumeDetached(host=host, volume_id=volume_id):
+            _detached(draft, host, volume_id)
+        case VolumeDeleted(host=host, volume_id=volume_id):
+            _deleted(draft, host, volume_id)
+        case _:
+            assert_never(command)
+
+
+def _known(vault: Vault, host: str) -> Slot:
+    if host not in vault.hosts:
+        raise UnknownHost(host)
+    return vault.hosts[host]
+
+
+# --- hosts ----------------------------------------------------------------------------------------------
+
+
+def _change_host(draft: Draft, command: HostChanged) -> None:
+    _known(draft.vault, command.host)
+    settings = {
+        "every_seconds": command.every_seconds,
+        "max_size_gib": command.max_size_gib,
+        "ping_url": command.ping_url,
+    }
+    draft.change_slot(command.host, **{name: value for name, value in settings.items() if value is not None})
+    slot = draft.vault.hosts[command.host]
+    draft.change_slot(command.host, wanted_gib=min(slot.wanted_gib, slot.limit_gib))
+
+
+def _retire(draft: Draft, command: HostRetired) -> None:
+    """Its runs end, and its key leaves the orders. Asked again: its volume may still be deleted."""
+    host = command.host
+    slot = draft.vault.slot(host)
+    if slot is None:
+        return  # retired before, and its volume is deleted
+    if slot.volume_id and command.delete_volume and not slot.doomed:
+        why = holds_more(draft.vault, slot, host, command.newest)
+        if why:
+            raise VolumeHoldsMore(host, why)
+        holds_all = command.newest and command.newest.snapshot_id
+        slot = replace(slot, doomed=holds_all or NOTHING_THERE)
+    draft.end_runs_of(host, "the host was retired")
+    if host in draft.vault.hosts:
+        if host in draft.vault.retired:
+            # The volume of its life before is still there, on its way out; there is one place for it.
+            raise VaultBusy(draft.vault.vault_id, f"still deleting an earlier volume of {host}")
+        draft.facts.append(Retired(host=host, volume_id=slot.volume_id, deleting=bool(slot.doomed)))
+        draft.reasons.append(f"{host} is retired")
+    draft.change(hosts=_without(draft.vault.hosts, host))
+    # Kept without a volume too: one may be on its way.
+    slot = replace(slot, public_key="", wanted_gib=0)
+    draft.change(retired={**draft.vault.retired, host: slot})
+    see_to_retired(draft, None)
+
+
+def holds_more(vault: Vault, slot: Slot, host: str, newest: RestorePoint | None) -> str | None:
+    """Why the volume may hold what its newest restore point does not; None when that is sure to hold it all."""
+    if _is_under_way(vault, host):
+        return "a snapshot of it is under way, or is about to be made"
+    # An older version did not record pushes: then it is no earlier than its last start.
+    pushed_at = slot.pushed_at or slot.last_started_at
+    if newest is None:
+        return "it has no restore point that can be relied on" if pushed_at or slot.committed else None
+    if not newest.complete or newest.state is not PointState.COMPLETED:
+        return f"the newest, {newest.snapshot_id}, is not a completed one of a complete run"
+    if newest.volume_id != slot.volume_id:
+        return f"the newest, {newest.snapshot_id}, is of another volume"
+    if pushed_at and (newest.made_at is None or newest.made_at <= pushed_at):
+        return f"the newest, {newest.snapshot_id}, is older than the last push ({pushed_at:%Y-%m-%dT%H:%M:%SZ})"
+    if slot.committed and slot.committed != newest.run_id:
+        return f"the newest, {newest.snapshot_id}, is not of the run that the volume holds"
+    return None
+
+
+def _is_under_way(vault: Vault, host: str) -> bool:
+    if any(point.host == host for point in (*vault.pending_points.values(), *vault.owed_points.values())):
+        return True
+    runs = vault.window.runs.values() if vault.window else ()
+    return any(run.host == host and (run.pushed or run.committed_at) for run in runs)
+
+
+def _detached(draft: Draft, host: str, volume_id: str) -> None:
+    slot = draft.vault.retired.get(host)
+    if slot and slot.volume_id == volume_id:
+        draft.change(retired={**draft.vault.retired, host: replace(slot, attached_to=None)})
+        see_to_retired(draft, None)
+
+
+def _deleted(draft: Draft, host: str, volume_id: str) -> None:
+    slot = draft.vault.retired.get(host)
+    if slot and slot.volume_id == volume_id:
+        draft.change(retired=_without(draft.vault.retired, host))
+        draft.facts.append(VolumeGone(host=host, volume_id=volume_id, snapshot_id=slot.doomed))
+        draft.reasons.append(f"the volume of {host} is deleted")
+
+
+def _without(slots: dict[str, Slot], host: str) -> dict[str, Slot]:
+    return {name: slot for name, slot in slots.items() if name != host}
+
+
+def see_to_retired(draft: Draft, state: InstanceState | None) -> None:
+    """Retired hosts' volumes leave a machine at rest, and those that were asked away are deleted then.
+
+    Of a machine that is up the filesystem may be mounted, and detaching would stick:
+    https://docs.aws.amazon.com/AWSEC2/latest/APIReference/API_DetachVolume.html
+    """
+    vault = draft.vault
+    if vault.phase is not Phase.ASLEEP:
+        return
+    for host, slot in vault.retired.items():
+        if slot.volume_id is None:
+            continue
+        if slot.attached_to is None:
+            if slot.doomed:
+                draft.effects.append(DeleteVolume(host=host, volume_id=slot.volume_id, snapshot_id=slot.doomed))
+        elif state is InstanceState.STOPPED or slot.attached_to != vault.instance_id:
+            draft.effects.append(Detach(host=host, volume_id=slot.volume_id))
+
+
+# --- the machine ----------------------------------------------------------------------------------------
+
+
+def _hold(draft: Draft, seconds: int) -> None:
+    match draft.vault.phase:
+        case Phase.ASLEEP:
+            draft.open_window([], Kind.RESTORE)
+            draft.hold(seconds)
+        case Phase.WAKING | Phase.OPEN | Phase.FAULTED:
+            draft.hold(seconds)
+        case Phase.CLOSING | Phase.SEALING:
+            budget.ceiling(draft.vault, Kind.RESTORE, draft.now, draft.policy)
+            draft.change(hold_until=draft.after(seconds))
+            draft.reasons.append("it wakes again for the hold")
+        case phase:
+            assert_never(phase)
+    draft.see_to_volumes()
+
+
+def _release(draft: Draft, *, cut: bool) -> None:
+    draft.change(hold_until=None)
+    if draft.vault.window:
+        draft.end_hold()
+    if cut:
+        runs = [*(draft.vault.window.runs.values() if draft.vault.window else ()), *draft.vault.queued.values()]
+        for run in runs:
+            if run.live:
+                draft.end(run, Outcome.CUT, "an operator put the vault to sleep")
+    if draft.vault.awake and not draft.needed:
+        draft.close("an operator put the vault to sleep")  # at once: it does not linger for anyone
+
+
+def _rebuild(draft: Draft) -> None:
+    vault = draft.vault
+    if vault.phase is not Phase.ASLEEP:
+        raise VaultBusy(vault.vault_id, vault.phase)
+    if vault.instance_id:
+        draft.effects.append(Terminate(instance_id=vault.instance_id))
+        draft.reasons.append(f"{vault.instance_id} is given up; the next wake launches a new machine")
+    draft.forget_instance()
+
+
+def _enlarged(draft: Draft, command: VolumeEnlarged) -> None:
+    slot = draft.vault.hosts.get(command.host)
+    if slot is None or slot.volume_id != command.volume_id or slot.size_gib >= command.size_gib:
+        return
+    grown = VolumeGrown(host=command.host, volume_id=command.volume_id, from_gib=slot.size_gib, to_gib=command.size_gib)
+    draft.change_slot(command.host, size_gib=command.size_gib, wanted_gib=0, modified_at=draft.now)
+    draft.facts.append(grown)
+    draft.reasons.append(f"the volume of {command.host} has {command.size_gib} GiB now")
