@@ -142,6 +142,9 @@ class Draft:
         ended = replace(run, outcome=outcome, reason=reason, ended_at=self.now, **changes)
         queued = run.run_id in self.vault.queued
         self.put_run(ended)
+        if not queued and run.kind is Kind.BACKUP and self.window.ready_at:
+            # It was let in, and may have pushed unseen: no older restore point is sure to hold all of its volume.
+            self.change_slot(run.host, pushed_at=self.now)
         self.facts.append(RunEnded(run=ended))
         self.reasons.append(f"run {run.run_id} of {run.host} ended {outcome}: {reason}")
         if not queued and run.source_address not in self.addresses():

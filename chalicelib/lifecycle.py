@@ -238,7 +238,7 @@ def _take_runs(draft: Draft, command: Report) -> None:
     """Leases, progress and commits. A commit counts until the volumes are sealed, even of a run that had ended."""
     for host, slot in draft.vault.hosts.items():
         committed = command.commits.get(host, slot.committed)
-        if host in command.transfers or committed != slot.committed:
+        if committed != slot.committed or (host in command.transfers and not _only_restores(draft, host)):
             # Whatever run it is of, or none: from now on the volume holds what no restore point before does.
             draft.change_slot(host, pushed_at=draft.now, committed=committed)
     for run in draft.window.runs.values():
@@ -259,6 +259,11 @@ def _take_runs(draft: Draft, command: Report) -> None:
                     lease_until=lease,
                 )
             )
+
+
+def _only_restores(draft: Draft, host: str) -> bool:
+    kinds = {run.kind for run in draft.window.live_runs if run.host == host}
+    return kinds == {Kind.RESTORE}
 
 
 def _opened(draft: Draft) -> None:

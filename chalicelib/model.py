@@ -190,7 +190,7 @@ class Slot(Struct, frozen=True, kw_only=True):
     last_started_at: datetime | None = None
     max_size_gib: int = 0  # how far the volume may grow; 0: ten times its size
     ping_url: str = ""
-    pushed_at: datetime | None = None  # when a push of it, or a commit, was last seen
+    pushed_at: datetime | None = None  # when it may have been pushed to last
     committed: str = ""  # the run that its volume holds as committed, by the agent's word
     wanted_gib: int = 0  # a growth that was decided and not yet made; 0: none
     modified_at: datetime | None = None  # when its volume was last enlarged, or AWS said that it is too soon

@@ -6,13 +6,11 @@ from collections.abc import Iterator
 from dataclasses import dataclass, field
 from typing import Any
 
-import boto3.session
 import pytest
 
 import app as application
 from chalicelib import wiring
-from chalicelib.model import Policy, Vault
-from chalicelib.settings import Settings
+from chalicelib.model import Vault
 from tests.fakes.world import World
 from tests.localcloud.front import Front
 
@@ -139,24 +137,8 @@ def front() -> Iterator[Front]:
     front.close()
 
 
-SETTINGS = Settings(
-    stack="s",
-    table="t",
-    launch_template="lt",
-    subnet="sub",
-    topic_arn="a",
-    kms_key="",
-    policy=Policy(),
-    url="https://id.execute-api.eu-central-1.amazonaws.com/api",
-)
-
-
 def install(world: World) -> None:
-    session = boto3.session.Session(region_name="eu-central-1")  # no client is made of it
-    made = wiring.Wiring(SETTINGS, session=session, clock=world.clock)
-    parts = {"store": world.store, "control": world.control, "enrolment": world.enrolment, "telemetry": world.told}
-    vars(made).update(parts)
-    wiring.install(made)
+    wiring.install(world.wired)
 
 
 @pytest.fixture

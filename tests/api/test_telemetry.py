@@ -15,6 +15,7 @@ from chalicelib.enrolment import Enrolment
 from chalicelib.model import Agent, Ceiling, Host, Kind, Mount, Policy, Vault, Window
 from chalicelib.telemetry import FRESH, PowertoolsTelemetry
 from tests.api.conftest import HOST_KEY, R1, R2, Api, install
+from tests.fakes import told as fakes
 
 # What issue 2 asks for, as metrics with the dimensions beside `Stack`.
 METRICS = {
@@ -61,7 +62,7 @@ def telling(api: Api, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.Mo
         clock=world.clock,
         policy=Policy(),
         pause=lambda _: None,
-        pinger=_Silent(),
+        pinger=fakes.Told(),
     )
     world.enrolment = Enrolment(world.control)
     install(world)
@@ -72,9 +73,6 @@ def telling(api: Api, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.Mo
 
 class _Silent:
     def notify(self, subject: str, message: str) -> None: ...
-
-    def ping(self, urls: list[str]) -> dict[str, str]:
-        return {url: "" for url in urls if not url}
 
 
 def night(api: Api) -> None:

@@ -1,5 +1,6 @@
 """ports.Cloud in memory: machines that take their time, snapshots that complete later, calls that fail or kill."""
 
+from collections import Counter
 from collections.abc import Iterable
 from dataclasses import dataclass, replace
 from itertools import count
@@ -19,6 +20,7 @@ class Snapshot:
     snapshot_id: str
     point: RestorePoint
     state: PointState = PointState.PENDING
+    content: int = 0  # how often its volume had been written to
 
 
 class FakeCloud:
@@ -31,6 +33,7 @@ class FakeCloud:
         self._made_volumes: dict[tuple[str, str, int], str] = {}
         self.sizes: dict[str, int] = {}
         self.deleted: set[str] = set()
+        self.written: Counter[str] = Counter()  # pushes to each volume
         self.enlarging_is_too_soon: set[str] = set()
         self.instances: dict[str, Machine] = {}
         self.attached: dict[str, str] = {}
@@ -157,7 +160,9 @@ class FakeCloud:
         if volume_id in self.attached:
             return False
         self._call(f"delete_volume {volume_id}")
-        self.sizes.pop(volume_id, None)
+        whole = [s for s in self.snapshots.values() if s.point.complete and s.state is PointState.COMPLETED]
+        held = max((s.content for s in whole if s.point.volume_id == volume_id), default=0)
+        assert held == self.written[volume_id], "it held what no completed snapshot of a complete run does"
         self.deleted.add(volume_id)
         self._done()
         return True
@@ -197,7 +202,8 @@ class FakeCloud:
     def snapshot(self, point: RestorePoint) -> str:
         self._call(f"snapshot {point.host} {point.window_id}")
         snapshot_id = f"snap-{next(self._ids)}"
-        self.snapshots[snapshot_id] = Snapshot(snapshot_id, point)
+        assert point.volume_id not in self.deleted
+        self.snapshots[snapshot_id] = Snapshot(snapshot_id, point, content=self.written[point.volume_id])
         self._done()
         return snapshot_id
 

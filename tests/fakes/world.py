@@ -1,5 +1,6 @@
 """A whole control plane over fakes, with the words that scenarios are told in."""
 
+import boto3.session
 from msgspec.structs import replace
 
 from chalicelib.auth import sha256
@@ -7,13 +8,26 @@ from chalicelib.commands import Finish, Report, Start
 from chalicelib.control import Control
 from chalicelib.documents import Orders, RunDocument
 from chalicelib.enrolment import Enrolment
+from chalicelib.growth import GIB
 from chalicelib.model import Agent, Kind, Mount, Outcome, Policy, Stats, Vault
+from chalicelib.settings import Settings
+from chalicelib.wiring import Wiring
 from tests.fakes.clock import FakeClock
 from tests.fakes.cloud import FakeCloud
 from tests.fakes.store import MemoryStore
 from tests.fakes.told import Told
 
 KEY = "ssh-ed25519 " + "A" * 68
+SETTINGS = Settings(
+    stack="s",
+    table="t",
+    launch_template="lt",
+    subnet="sub",
+    topic_arn="a",
+    kms_key="",
+    policy=Policy(),
+    url="https://id.execute-api.eu-central-1.amazonaws.com/api",
+)
 
 
 class World:
@@ -36,10 +50,19 @@ class World:
         )
         self.enrolment = Enrolment(self.control)
         self.commits: dict[str, str] = {}
+        self.used_gib: dict[str, int] = {}
 
     def enrol(self, *names: str, every_seconds: int = 86400) -> None:
         for name in names:
             self.enrolment.enroll(self.enrolment.invite(name, 5, every_seconds).code, KEY)
+
+    @property
+    def wired(self) -> Wiring:
+        """What operators' actions are answered with."""
+        session = boto3.session.Session(region_name="eu-central-1")  # no client is made of it
+        made = Wiring(SETTINGS, session=session, clock=self.clock)
+        vars(made).update(store=self.store, control=self.control, enrolment=self.enrolment, telemetry=self.told)
+        return made
 
     @property
     def vault(self) -> Vault:
@@ -81,7 +104,7 @@ class World:
     ) -> Orders:
         vault = self.vault
         mounts = {
-            host: Mount(volume_id=slot.volume_id, mounted=self.cloud.attached.get(slot.volume_id) == vault.instance_id)
+            host: self._mount(host, slot.volume_id, vault.instance_id)
             for host, slot in vault.hosts.items()
             if slot.volume_id
         }
@@ -99,6 +122,13 @@ class World:
                 commits=self.commits,
             ),
         )
+
+    def _mount(self, host: str, volume_id: str, instance_id: str | None) -> Mount:
+        if self.cloud.attached.get(volume_id) != instance_id:
+            return Mount(volume_id=volume_id, mounted=False)
+        size = self.cloud.sizes[volume_id] * GIB
+        used = min(size, self.used_gib.get(host, 0) * GIB)
+        return Mount(volume_id=volume_id, mounted=True, size_bytes=size, free_bytes=size - used)
 
     def arrive(self) -> None:
         """States on their way arrive, and their events are delivered."""

@@ -16,8 +16,12 @@ from hypothesis import HealthCheck, settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, precondition, rule
 
+from chalicelib.documents import orders
 from chalicelib.errors import NightvaultError, StaleVault
 from chalicelib.model import InstanceState, Kind, Outcome, Phase, PointState, Policy, Run
+from chalicelib.operators.action import Action
+from chalicelib.operators.changes import ChangeHost, Retire, Rotate
+from chalicelib.operators.waking import RebuildVault, Sleep, Wake
 from tests.fakes.cloud import Killed
 from tests.fakes.mortal import MortalWorld
 
@@ -69,12 +73,23 @@ def _reports(world: MortalWorld, transfers: dict[str, int] | None) -> tuple[bool
             world.store.redeem(unused[-1], world._with_agent(world.vault), None, world.clock.now())
         except (Killed, NightvaultError):
             return False, None
+    vault = world.vault
+    machine = vault.instance_id
+    wanted = {h: n for h, n in (transfers or {}).items() if world.cloud.attached.get(_volume(world, h)) == machine}
+    for run in vault.window.live_runs if vault.window and vault.phase is Phase.OPEN else ():
+        if run.host in wanted and run.kind is Kind.BACKUP:
+            world.cloud.written[_volume(world, run.host)] += 1
     try:
-        return False, world.report(transfers=transfers)
+        return False, world.report(transfers=wanted)
     except StaleVault:
         return True, None
     except (Killed, NightvaultError):
         return False, None
+
+
+def _volume(world: MortalWorld, host: str) -> str:
+    slot = world.vault.hosts.get(host)
+    return (slot and slot.volume_id) or "none"
 
 
 def live_snapshots(world: MortalWorld) -> Counter[tuple[str, str]]:
@@ -100,7 +115,34 @@ def check_always(world: MortalWorld) -> None:
         for run in window.runs.values():
             if run.kind is Kind.BACKUP and (run.pushed or run.committed_at):
                 assert run.host in window.points, f"{run.host} pushed and got no restore point"
+    check_hosts(world)
     check_budget(world)
+
+
+def check_hosts(world: MortalWorld) -> None:
+    """Who is retired has no place, no run and no key; who is not has a place of its own, within its limits."""
+    vault = world.vault
+    window_runs = vault.window.runs.values() if vault.window else ()
+    live = {run.host for run in (*window_runs, *vault.queued.values()) if run.live}
+    let_in = {order.host for order in orders(vault, world.clock.now(), POLICY).hosts}
+    for host in world.store.hosts():
+        placed = host.name in vault.hosts
+        assert placed is (host.retired_at is None)
+        assert placed or host.name not in live, "a retired host has a live run"
+        assert placed or host.name not in let_in, "a retired host's key is in the orders"
+        assert host.token_hash or host.name not in let_in, "a revoked host's key is in the orders"
+    slots = [*vault.hosts.values(), *vault.retired.values()]
+    for each in ("volume_id", "uid"):
+        known = [getattr(slot, each) for slot in slots if getattr(slot, each)]
+        assert len(set(known)) == len(known), f"two hosts share a {each}"
+    numbers = [slot.number for slot in slots if slot.attached_to or slot in vault.hosts.values()]
+    assert len(set(numbers)) == len(numbers), "two volumes share a device"
+    for slot in vault.hosts.values():
+        assert slot.size_gib <= slot.limit_gib
+        assert world.cloud.sizes.get(slot.volume_id or "", 0) <= slot.limit_gib
+        assert slot.volume_id not in world.cloud.deleted, "a host's place is on a deleted volume"
+    if vault.window and vault.window.held_until:
+        assert vault.window.held_until <= vault.window.ceilings[Kind.RESTORE].closes_at, "a hold outlives its budget"
 
 
 def check_budget(world: MortalWorld) -> None:
@@ -126,13 +168,15 @@ def settle(world: MortalWorld) -> None:
     world.fate.dies_after = None
     world.cloud.refuse_calls = set()
     world.cloud.blind = False
+    world.cloud.enlarging_is_too_soon = set()
     quiet = 0
     for _ in range(240):
         world.clock.advance(60)
         world.control.sweep()
         world.cloud.settle()
         vault = world.vault
-        at_rest = vault.phase is Phase.ASLEEP and not vault.pending_points and not vault.owed_points
+        leaving = [slot for slot in vault.retired.values() if slot.doomed or slot.attached_to]
+        at_rest = vault.phase is Phase.ASLEEP and not (vault.pending_points or vault.owed_points or leaving)
         quiet = quiet + 1 if at_rest else 0
         if quiet > 16:
             break
@@ -144,6 +188,9 @@ def check_settled(world: MortalWorld) -> None:
     assert vault.phase is Phase.ASLEEP
     assert not vault.pending_points
     assert not vault.owed_points
+    for name, slot in vault.retired.items():
+        assert not slot.doomed, f"the volume of {name} was to be deleted, and is there"
+        assert slot.volume_id not in world.cloud.attached, f"{name} is retired, and its volume attached"
     assert not [m for m in world.cloud.instances.values() if m.state in ON], "a machine runs while all is asleep"
     kept = [m.instance_id for m in world.cloud.instances.values() if m.state is not InstanceState.TERMINATED]
     assert kept in ([], [vault.instance_id]), "a machine that nobody knows was left behind"
@@ -318,7 +365,10 @@ class Life(RuleBasedStateMachine):
     def a_host_starts(self, host: str, kind: Kind) -> None:
         run_id = f"00000000-0000-4000-8000-{next(self.ids):012d}"
         self.runs.append((host, run_id))
+        known = self.world.store.host(host)
         Lambdas.run(lambda: self.world.start(host, run_id, kind, f"198.51.100.{HOSTS.index(host) // 2}"))
+        if known and not known.token_hash:
+            assert self.world.vault.find_run(run_id) is None, "it woke for a host that is retired or revoked"
 
     @precondition(lambda self: self.runs)
     @rule(data=st.data())
@@ -376,7 +426,9 @@ class Life(RuleBasedStateMachine):
         vault = self.world.vault
         live = [r for r in (vault.window.live_runs if vault.window else ()) if _may_push(r, host)]
         machine = self.world.cloud.instances.get(vault.instance_id or "")
-        if live and vault.phase is Phase.OPEN and machine and machine.state is InstanceState.RUNNING:
+        there = self.world.cloud.attached.get(_volume(self.world, host)) == vault.instance_id
+        if live and there and vault.phase is Phase.OPEN and machine and machine.state is InstanceState.RUNNING:
+            self.world.cloud.written[_volume(self.world, host)] += 1
             self.world.commits[host] = live[-1].run_id
             self.committed.add(live[-1].run_id)
             agents_act(self.world)
@@ -463,6 +515,48 @@ class Life(RuleBasedStateMachine):
     @rule(host=st.sampled_from(HOSTS))
     def a_host_enrols_again(self, host: str) -> None:
         Lambdas.run(lambda: self.world.enrol(host))
+
+    def _operate(self, action: Action) -> Any:
+        return Lambdas.run(lambda: action.answer(self.world.wired))
+
+    @rule(host=st.sampled_from(HOSTS), delete_volume=st.booleans())
+    def an_operator_retires(self, host: str, delete_volume: bool) -> None:
+        if self._operate(Retire(host=host, delete_volume=delete_volume)):
+            record = self.world.store.host(host)
+            assert record
+            assert record.retired_at
+            self.world.commits.pop(host, None)  # its volume is unmounted: the agent has no commit of it to report
+
+    @rule(host=st.sampled_from(HOSTS), now=st.booleans())
+    def an_operator_rotates(self, host: str, now: bool) -> None:
+        self._operate(Rotate(host=host, revoke_now=now))
+
+    @rule(host=st.sampled_from(HOSTS), limit=st.sampled_from([6, 9, 60]))
+    def an_operator_changes_a_host(self, host: str, limit: int) -> None:
+        self._operate(ChangeHost(host=host, max_size_gib=limit, ping_url="https://ping.example/x"))
+
+    @rule(minutes=st.sampled_from([1, 10, 600]))
+    def an_operator_wakes_it(self, minutes: int) -> None:
+        self._operate(Wake(vault_id="vault-1", minutes=minutes))
+
+    @rule(cut=st.booleans())
+    def an_operator_puts_it_to_sleep(self, cut: bool) -> None:
+        answer = self._operate(Sleep(vault_id="vault-1", cut=cut))
+        if answer:
+            assert answer.vault.held_until is None
+            assert not (cut and self.world.vault.awake), "it was put to sleep, and is awake"
+
+    @rule()
+    def an_operator_gives_up_the_machine(self) -> None:
+        self._operate(RebuildVault(vault_id="vault-1"))
+
+    @rule(host=st.sampled_from(HOSTS), gib=st.sampled_from([0, 4, 5, 12]))
+    def a_volume_fills(self, host: str, gib: int) -> None:
+        self.world.used_gib[host] = gib
+
+    @rule(host=st.sampled_from(HOSTS))
+    def it_is_too_soon_to_grow(self, host: str) -> None:
+        self.world.cloud.enlarging_is_too_soon ^= {_volume(self.world, host)}
 
     @rule()
     def all_comes_to_rest(self) -> None:
