@@ -109,7 +109,10 @@ _MACHINE = [
 
 _VOLUMES = [
     _allow("MakeVolume", ["ec2:CreateVolume"], _VOLUME, StringEquals=_BECOMES_OURS),
-    _allow("AttachOurs", ["ec2:AttachVolume"], [_INSTANCE, _VOLUME], StringEquals=_IS_OURS),
+    _allow("AttachOurs", ["ec2:AttachVolume", "ec2:DetachVolume"], [_INSTANCE, _VOLUME], StringEquals=_IS_OURS),
+    # A volume grows by itself. One is deleted only when its host was retired, was asked to be deleted with it, and a
+    # completed snapshot is known to hold all that it does: chalicelib/operated.py.
+    _allow("ChangeVolume", ["ec2:ModifyVolume", "ec2:DeleteVolume"], _VOLUME, StringEquals=_IS_OURS),
     # EC2 gets a grant on the key for each volume that it attaches, and a start attaches them all: without it the
     # instance goes from pending back to stopped, with no error to the caller. Only EC2 may be given one, through EC2.
     # https://docs.aws.amazon.com/ebs/latest/userguide/ebs-encryption-requirements.html
@@ -229,7 +232,9 @@ POLICIES: dict[str, list[Json]] = {
         _tag(["CreateSnapshot"], _SNAPSHOT),
         *_ALERT,
     ],
-    "operate": [_table("GetItem", "PutItem", "Query"), _TABLE_KEY, *_DOCTOR_AND_COST],
+    # An operator's wake or retirement is a change of the vault, so it may have any effect that those have.
+    # The URL it is told by the stack.
+    "operate": [*(each for each in _LIFE if each["Sid"] != "TellTheMachineWhereToAsk"), *_DOCTOR_AND_COST],
     "timeline_widget": [_table("Query"), _TABLE_KEY],
 }
 

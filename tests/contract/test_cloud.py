@@ -4,6 +4,7 @@ import re
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from datetime import UTC, datetime
+from functools import partial
 from itertools import count
 from typing import Any
 
@@ -87,7 +88,9 @@ def point(volume_id: str, host: str = "C", window_id: str = "w-1") -> RestorePoi
 
 @pytest.fixture(scope="module")
 def account() -> Iterator[tuple[LocalAws, LocalStack, Faults]]:
-    delays = Delays(boot=0.02, stop=0.02, terminate=0.02, volume=0.01, attach=0.01, detach=0.01, snapshot=0.05)
+    delays = Delays(
+        boot=0.02, stop=0.02, terminate=0.02, volume=0.01, attach=0.01, detach=0.01, snapshot=0.05, modify=0.3
+    )
     faults = Faults()
     with LocalAws(hypervisor=NoMachines(), delays=delays, clock=OffsetClock(), faults=faults) as aws:
         yield aws, aws.make_stack("contract"), faults
@@ -232,6 +235,49 @@ def test_as_many_volumes_as_a_vault_has_hosts_fit(local_bed: Bed) -> None:
     assert len(devices) == MAX_HOSTS
     # https://docs.aws.amazon.com/AWSEC2/latest/UserGuide/device_naming.html: HVM, available
     assert all(re.fullmatch(r"/dev/xvd[a-d][a-x]", device) for device in devices)
+
+
+def test_a_volume_is_enlarged_once_and_never_made_smaller(bed: Bed) -> None:
+    volume_id = bed.cloud.make_volume("vault-1", "C", SLOT)
+    assert wait_until(lambda: _try_size(bed.cloud, volume_id, 8)) == 8
+    assert bed.cloud.enlarge(volume_id, 8) == 8, "a repeat finds it done, and asks for nothing that would be refused"
+    assert bed.cloud.enlarge(volume_id, 7) == 8
+
+
+def _try_size(cloud: Cloud, volume_id: str, size_gib: int) -> int | None:
+    """What it answers; None while the volume is still being made."""
+    try:
+        return cloud.enlarge(volume_id, size_gib)
+    except CloudRefused as refused:
+        if refused.aws_code != "IncorrectState":
+            raise
+        return None
+
+
+def test_a_volume_that_aws_takes_later_only_is_no_refusal(aws: Bed) -> None:
+    volume_id = aws.cloud.make_volume("vault-1", "C", SLOT)
+    assert wait_until(lambda: _try_size(aws.cloud, volume_id, 6)) == 6
+    assert aws.cloud.enlarge(volume_id, 7) is None, "the change before is not yet completed"
+    for size in (7, 8, 9):
+        assert wait_until(partial(aws.cloud.enlarge, volume_id, size)) == size
+    modified = aws.ec2.describe_volumes_modifications(VolumeIds=[volume_id])["VolumesModifications"]
+    assert len(modified) == 4
+    with pytest.raises(TimeoutError):
+        wait_until(lambda: aws.cloud.enlarge(volume_id, 10), 0.5)
+
+
+def test_a_volume_is_deleted_when_nothing_holds_it(bed: Bed) -> None:
+    instance_id = bed.stopped()
+    slots = {"C": replace(SLOT, volume_id=bed.cloud.make_volume("vault-1", "C", SLOT))}
+    volume_id = slots["C"].volume_id or ""
+    bed.attached(instance_id, slots)
+    assert not bed.cloud.delete_volume(volume_id)
+    assert not bed.cloud.detach(volume_id), "it takes a moment"
+    bed.until(lambda: bed.cloud.detach(volume_id))
+    assert bed.cloud.delete_volume(volume_id)
+    assert bed.cloud.delete_volume(volume_id), "a repeat finds it done"
+    assert bed.cloud.detach(volume_id), "what is gone is held by nothing"
+    assert bed.cloud.attach(instance_id, slots) == ()
 
 
 def test_volumes_are_encrypted_and_in_the_subnets_zone(aws: Bed) -> None:
@@ -417,6 +463,9 @@ CALLS: dict[str, Callable[[Cloud], object]] = {
     "stop": lambda cloud: cloud.stop("i-1", force=False),
     "terminate": lambda cloud: cloud.terminate("i-1"),
     "make_volume": lambda cloud: cloud.make_volume("vault-1", "C", SLOT),
+    "enlarge": lambda cloud: cloud.enlarge("vol-1", 9),
+    "detach": lambda cloud: cloud.detach("vol-1"),
+    "delete_volume": lambda cloud: cloud.delete_volume("vol-1"),
     "attach": lambda cloud: cloud.attach("i-1", {"C": replace(SLOT, volume_id="vol-1")}),
     "ingress": lambda cloud: cloud.ingress("sg-1"),
     "admit": lambda cloud: cloud.admit("sg-1", "192.0.2.1"),

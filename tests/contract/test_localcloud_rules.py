@@ -108,6 +108,32 @@ def test_an_attached_volume_is_not_deleted(account: Account, refused: Any) -> No
     refused("VolumeInUse", account.ec2.delete_volume, VolumeId=volume)
 
 
+def test_a_volume_grows_only_and_four_times_a_day(account: Account, refused: Any) -> None:
+    volume = account.volume()
+    modify = account.ec2.modify_volume
+
+    def completed() -> bool:
+        (*_, newest) = account.ec2.describe_volumes_modifications(VolumeIds=[volume])["VolumesModifications"]
+        return bool(newest["ModificationState"] == "completed")
+
+    for size in (2, 3, 4, 5):
+        modify(VolumeId=volume, Size=size)
+        refused("IncorrectModificationState", modify, VolumeId=volume, Size=9)
+        account.until(completed)
+    refused("VolumeModificationRateExceeded", modify, VolumeId=volume, Size=6)
+    refused("InvalidParameterValue", modify, VolumeId=volume, Size=4)
+    refused("InvalidParameterValue", modify, VolumeId=volume, Size=16385)
+    account.aws.ec2._clock.advance(seconds=86400)
+    modify(VolumeId=volume, Size=6)
+    (found,) = account.ec2.describe_volumes(VolumeIds=[volume])["Volumes"]
+    assert found["Size"] == 6
+
+
+def test_a_volume_that_is_being_made_does_not_grow(account: Account, refused: Any) -> None:
+    volume = account.ec2.create_volume(AvailabilityZone=ZONE, Size=1)["VolumeId"]
+    refused("IncorrectState", account.ec2.modify_volume, VolumeId=volume, Size=2)
+
+
 # instances
 
 

@@ -191,6 +191,24 @@ def test_a_vault_and_its_archived_window_are_saved_together_or_not_at_all(store:
     assert store.vault("vault-1") == winner
 
 
+def test_a_vault_and_a_hosts_record_are_saved_together_or_not_at_all(store: Store) -> None:
+    enrolled(store)
+    assert store.move_last_backup("C", last(1))
+    stale = store.vault("vault-1")
+    assert stale
+    retired = replace(host(), retired_at=NOW, token_hash="", last_backup=None)
+    winner = store.save(replace(stale, hosts={}), host=retired)
+    assert store.vault("vault-1") == winner
+    assert store.host("C") == replace(retired, last_backup=last(1)), "its last backup is not what is being saved"
+    with pytest.raises(Conflict) as conflict:
+        store.save(replace(stale, instance_id="i-2"), host=host())
+    assert conflict.value.current == winner
+    assert store.host("C") == replace(retired, last_backup=last(1))
+    both = store.save(winner, window(1), retired)
+    assert both.version == winner.version + 1
+    assert store.windows("vault-1", 5) == [window(1)]
+
+
 def test_vaults_are_apart(store: Store) -> None:
     one = store.save(Vault(vault_id="vault-1"), window(1))
     two = store.save(Vault(vault_id="vault-2"), window(1, "vault-2"))
@@ -350,6 +368,9 @@ def test_windows_come_newest_first_and_limited(store: Store) -> None:
         vault = store.save(vault, window(number))
     assert store.windows("vault-1", 2) == [window(3), window(2)]
     assert store.windows("vault-1", 50) == [window(3), window(2), window(1)]
+    assert store.windows("vault-1") == [window(3), window(2), window(1)]
+    assert store.windows("vault-1", since=window(2).opened_at) == [window(3), window(2)]
+    assert store.windows("vault-1", 1, since=window(1).opened_at) == [window(3)]
 
 
 def test_restore_points_come_oldest_first_and_a_repeat_replaces(store: Store) -> None:

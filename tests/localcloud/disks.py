@@ -38,6 +38,9 @@ class Disks(ABC):
             self._copy(self._snapshot(snapshot_id), self._volume(volume_id))
         self._make(volume_id, size_gib)
 
+    def resize(self, volume_id: str, size_gib: int) -> None:
+        self._make(volume_id, size_gib)
+
     def delete(self, volume_id: str) -> None:
         _remove(self._volume(volume_id))
 
@@ -124,6 +127,14 @@ class ImageDisks(Disks):
     def delete(self, volume_id: str) -> None:
         self._let_go(volume_id)
         super().delete(volume_id)
+
+    def resize(self, volume_id: str, size_gib: int) -> None:
+        from fcntl import ioctl  # noqa: PLC0415 - not on every system that imports this module
+
+        super().resize(volume_id, size_gib)
+        with self._lock:
+            if volume_id in self._loops:
+                ioctl(self._loops[volume_id][1], 0x4C07)  # LOOP_SET_CAPACITY: linux/loop.h
 
     def detach(self, instance_id: str, volume_id: str) -> None:
         super().detach(instance_id, volume_id)

@@ -86,6 +86,9 @@ class FakeVault(NoMachines):
     def delete_volume(self, volume_id: str) -> None:
         self.disks.pop(volume_id, None)
 
+    def resize_volume(self, volume_id: str, size_gib: int) -> None:
+        self.disks[volume_id].size_gib = size_gib
+
     def attach(self, instance_id: str, volume_id: str, device: str) -> None:  # noqa: ARG002
         self.disks[volume_id].attached_to = instance_id
         if agent := self._agents.get(instance_id):

@@ -34,6 +34,9 @@ class Hypervisor(Protocol):
 
     def delete_volume(self, volume_id: str) -> None: ...
 
+    def resize_volume(self, volume_id: str, size_gib: int) -> None:
+        """The device is larger; the filesystem on it is its machine's business."""
+
     def attach(self, instance_id: str, volume_id: str, device: str) -> None: ...
 
     def detach(self, instance_id: str, volume_id: str) -> None: ...

@@ -68,6 +68,9 @@ class Machines:
     def delete_volume(self, volume_id: str) -> None:
         self.disks.delete(volume_id)
 
+    def resize_volume(self, volume_id: str, size_gib: int) -> None:
+        self.disks.resize(volume_id, size_gib)
+
     def attach(self, instance_id: str, volume_id: str, device: str) -> None:  # noqa: ARG002 - agents go by ids
         self.disks.attach(instance_id, volume_id)
 

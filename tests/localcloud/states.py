@@ -14,7 +14,7 @@ from dataclasses import dataclass
 from ipaddress import IPv4Address, IPv6Address, ip_address, ip_network
 from typing import Any
 
-from moto.ec2.models.elastic_block_store import Snapshot, Volume
+from moto.ec2.models.elastic_block_store import Snapshot, Volume, VolumeModification
 
 from .clock import OffsetClock
 from .ec2_rules import check, template_data
@@ -38,6 +38,7 @@ class Delays:
     attach: float = 0.05
     detach: float = 0.05
     snapshot: float = 0.2
+    modify: float = 0.1
 
 
 class SlowVolume(Volume):
@@ -48,6 +49,16 @@ class SlowVolume(Volume):
     @property
     def status(self) -> str:
         return self.phase or str(super().status)
+
+
+class SlowModification(VolumeModification):
+    """A change of a volume that is on its way: its size is there at once, and EBS moves data for a while."""
+
+    over = False
+
+    @property
+    def modification_state(self) -> str:
+        return "completed" if self.over else "optimizing"
 
 
 class SlowSnapshot(Snapshot):
@@ -92,7 +103,7 @@ class SlowEc2:
         with self.lock:
             if parameters.get("DryRun"):
                 return forward()
-            check(operation, parameters, self.backend, self._ever_ran)
+            check(operation, parameters, self.backend, self._ever_ran, self._clock.now())
             handler = self._handlers.get(operation)
             if handler is None:
                 return forward()
@@ -201,6 +212,21 @@ class SlowEc2:
         self._timeline.after(self._delays.attach, f"attach {volume.id}", attached)
         return answer, None
 
+    def _modify_volume(self, parameters: dict[str, Any], forward: Forward) -> "_Begun":
+        answer = forward()
+        volume = self.backend.volumes[parameters["VolumeId"]]
+        modification = volume.modifications[-1]
+        modification.__class__ = SlowModification
+        modification.start_time = self._clock.now().replace(tzinfo=None)
+        answer["VolumeModification"].update(ModificationState="modifying", Progress=0)
+
+        def completed() -> None:
+            with self.lock:
+                modification.over = True
+
+        self._timeline.after(self._delays.modify, f"modify {volume.id}", completed)
+        return answer, lambda: self._hypervisor.resize_volume(volume.id, volume.size)
+
     def _detach_volume(self, parameters: dict[str, Any], _: Forward) -> "_Begun":
         volume = self.backend.volumes[parameters["VolumeId"]]
         attachment = volume.attachment
@@ -256,6 +282,7 @@ class SlowEc2:
         "DeleteVolume": _delete_volume,
         "AttachVolume": _attach_volume,
         "DetachVolume": _detach_volume,
+        "ModifyVolume": _modify_volume,
         "CreateSnapshot": _create_snapshot,
         "DeleteSnapshot": _delete_snapshot,
     }

@@ -13,6 +13,7 @@ from moto import mock_aws
 from chalicelib import metrics
 from chalicelib.errors import CloudRefused
 from chalicelib.model import Outcome, Policy
+from chalicelib.operators.changes import ChangeHost
 from deploy import alarms, parts
 from deploy.alarms import ALARMS
 from deploy.dashboard import dashboard
@@ -138,6 +139,9 @@ def everything_happens(stack: Watched) -> None:
     while world.vault.window and world.clock.now() < world.vault.window.closes_at:
         report(stack, used=0.5)  # C alone is seen alive: O and L are abandoned, C is cut by the window
         stack.minute()
+    ChangeHost(host="H", max_size_gib=5).answer(world.wired)
+    world.used_gib = {"C": 5, "H": 5}  # C's volume is full and grows, H's may not
+    world.report("stopping")
     stack.minutes(5)  # EC2 takes its time to stop it: awake past its window
     world.cloud.settle()
     world.control.instance_changed(world.vault.instance_id or "")
