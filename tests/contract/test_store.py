@@ -8,15 +8,12 @@ from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from datetime import UTC, datetime, timedelta
 from itertools import permutations
-from pathlib import Path
-from threading import Barrier, Lock
+from threading import Barrier
 from typing import TYPE_CHECKING, Any
 
-import boto3
 import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
-from moto import mock_aws
 from msgspec import Struct
 from msgspec.structs import fields, replace
 
@@ -25,38 +22,14 @@ from chalicelib.errors import CodeRefused
 from chalicelib.model import Code, Host, Kind, LastBackup, Outcome, Phase, RestorePoint, Slot, Vault, Window
 from chalicelib.ports import Conflict, Store
 from chalicelib.store import DynamoStore
+from tests.contract.conftest import make_table
 from tests.fakes.store import MemoryStore
 
 if TYPE_CHECKING:
     from mypy_boto3_dynamodb import DynamoDBClient
 
 NOW = datetime(2026, 11, 23, 1, 0, tzinfo=UTC)
-RESOURCES = Path(__file__).resolve().parents[2] / ".chalice" / "resources.json"
 KEY = "ssh-ed25519 " + "A" * 68
-
-
-def make_table(client: "DynamoDBClient", name: str) -> None:
-    """The table as the template makes it."""
-    properties = json.loads(RESOURCES.read_text())["Resources"]["Table"]["Properties"]
-    expiry = properties["TimeToLiveSpecification"]
-    wanted = ("AttributeDefinitions", "KeySchema", "BillingMode")
-    client.create_table(TableName=name, **{key: properties[key] for key in wanted})
-    client.update_time_to_live(TableName=name, TimeToLiveSpecification=expiry)
-
-
-@pytest.fixture(scope="module")
-def mocked() -> Iterator["DynamoDBClient"]:
-    with mock_aws():
-        client = boto3.client("dynamodb", region_name="eu-central-1")
-        # DynamoDB's calls are atomic; moto's transactions are only if no other call runs beside them.
-        plain, lock = client._make_api_call, Lock()  # type: ignore[attr-defined]
-
-        def one_at_a_time(operation: str, parameters: dict[str, Any]) -> Any:
-            with lock:
-                return plain(operation, parameters)
-
-        client._make_api_call = one_at_a_time  # type: ignore[attr-defined]
-        yield client
 
 
 @pytest.fixture
