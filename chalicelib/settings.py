@@ -16,7 +16,8 @@ class Settings:
 
     `launch_template` is a name, `kms_key` an ARN (empty: AWS's own key for EBS), `url_parameter` the name of the SSM
     parameter that holds the API's URL. `url` is that URL where the stack can say it (`operate`), else empty: the
-    functions behind the API can't be told it by a template that makes them first.
+    functions behind the API can't be told it by a template that makes them first. `instance_type` and `root_gib` are
+    what the launch template says, where a bill is drawn (`timeline_widget`).
     """
 
     stack: str
@@ -28,6 +29,8 @@ class Settings:
     policy: Policy
     url_parameter: str = ""
     url: str = ""
+    instance_type: str = ""
+    root_gib: int = 8
 
     @classmethod
     def from_environment(cls, environment: Mapping[str, str]) -> "Settings":
@@ -48,6 +51,8 @@ class Settings:
             kms_key=environment.get("NIGHTVAULT_KMS_KEY", ""),
             url_parameter=environment.get("NIGHTVAULT_URL_PARAMETER", ""),
             url=environment.get("NIGHTVAULT_URL", ""),
+            instance_type=environment.get("NIGHTVAULT_INSTANCE_TYPE", ""),
+            root_gib=int(environment.get("NIGHTVAULT_ROOT_GIB", "8")),
             policy=_policy(environment),
         )
 

@@ -8,14 +8,17 @@ https://docs.aws.amazon.com/AmazonCloudWatch/latest/monitoring/add_custom_widget
 from collections.abc import Iterator
 from datetime import UTC, datetime, timedelta, timezone, tzinfo
 from html import escape
-from typing import Any, Literal
+from typing import TYPE_CHECKING, Any, Literal
 
 import msgspec
 from msgspec import Struct
 
 from chalicelib import wiring
-from chalicelib.model import Host, Window
+from chalicelib.model import Window
 from chalicelib.ports import Store
+
+if TYPE_CHECKING:
+    from chalicelib.wiring import Wiring
 
 DESCRIPTION = """
 ## nightvault
@@ -23,14 +26,12 @@ The last nights of every host: a lane a host, a column a night.
 
 Parameter | Meaning
 ---|---
-**show** | `timeline` (the default) or `overdue`: the hosts whose last backup that counts is too old
+**show** | `timeline` (the default); `overdue`: hosts whose last backup that counts is too old; `cost`: this month's
 **days** | how many nights, 1 to 62 (14)
 """
 # A scroll bar beside the lanes takes some of the width.
 SCROLL_BAR = 18
 DEFAULT_WIDTH = 1000
-# Windows of a vault to read at first: two weeks of one a night are fewer, and more are read only if need be.
-FIRST_LOOK = 32
 
 
 class Zone(Struct, frozen=True):
@@ -46,7 +47,7 @@ class Context(Struct, frozen=True):
 
 
 class Asked(Struct, frozen=True):
-    show: Literal["timeline", "overdue"] = "timeline"
+    show: Literal["timeline", "overdue", "cost"] = "timeline"
     days: int = 14
     widgetContext: Context = Context()  # noqa: N815 (CloudWatch's word)
 
@@ -57,17 +58,27 @@ def timeline_widget(event: dict[str, Any]) -> str:
         return DESCRIPTION
     try:
         asked = msgspec.convert(event, Asked)
-        return draw(asked, wiring.store(), wiring.wired().clock.now())
+        wired = wiring.wired()
+        return cost(wired, asked) if asked.show == "cost" else draw(asked, wired.store, wired.clock.now())
     except (msgspec.ValidationError, ValueError) as error:  # somebody edited the widget; no fault of ours
         return f"<p>This widget's parameters: {escape(str(error))}</p>"
 
 
+def cost(wired: "Wiring", asked: Asked) -> str:
+    """This month's bill, as far as the table knows."""
+    from chalicelib.widget_cost import html  # noqa: PLC0415 (the other functions import this module, and bill nothing)
+
+    return html(wired, "dark" if asked.widgetContext.theme == "dark" else "light")
+
+
 def draw(asked: Asked, store: Store, now: datetime) -> str:
     """Raises ValueError for `days` outside 1 to 62."""
-    context = asked.widgetContext
-    hosts = [_host(host, now) for host in store.hosts()]
-    windows = [_window(window) for window in _windows(store, now - timedelta(days=asked.days + 1))]
     from chalicelib import timeline  # noqa: PLC0415 (the other functions import this module, and draw nothing)
+    from chalicelib.operators.views import host_view, window_view  # noqa: PLC0415
+
+    context = asked.widgetContext
+    hosts = [host_view(host, None, (), now) for host in store.hosts()]
+    windows = [window_view(window, now) for window in _windows(store, now - timedelta(days=asked.days + 1))]
 
     theme: timeline.Theme = "dark" if context.theme == "dark" else "light"
     zone = _zone(context.timezone.offsetISO)
@@ -81,12 +92,7 @@ def _windows(store: Store, since: datetime) -> Iterator[Window]:
     for vault in store.vaults():
         if vault.window:
             yield vault.window
-        limit = FIRST_LOOK
-        found = store.windows(vault.vault_id, limit)
-        while len(found) == limit and found[-1].opened_at > since:
-            limit *= 4
-            found = store.windows(vault.vault_id, limit)
-        yield from (window for window in found if window.opened_at > since)
+        yield from store.windows(vault.vault_id, since=since)
 
 
 def _zone(offset: str) -> tzinfo:
@@ -96,19 +102,3 @@ def _zone(offset: str) -> tzinfo:
     except ValueError:
         return UTC
     return found if isinstance(found, timezone) else UTC
-
-
-def _host(host: Host, now: datetime) -> dict[str, Any]:
-    """HOST of docs/operate.md, as far as pictures need it."""
-    return {**msgspec.to_builtins(host), "last": msgspec.to_builtins(host.last_backup), "overdue": host.overdue(now)}
-
-
-def _window(window: Window) -> dict[str, Any]:
-    """WINDOW of docs/operate.md, likewise."""
-    plain = msgspec.to_builtins(window)
-    return {
-        **plain,
-        "closes_at": msgspec.to_builtins(window.closes_at),
-        "runs": list(plain["runs"].values()),
-        "points": list(plain["points"].values()),
-    }

@@ -51,7 +51,7 @@ def body() -> Json:
         (6, [(9, _custom("Who is overdue", show="overdue")), (5, _overdue()), (10, _ages())]),
         (11, [(WIDTH, _custom("The last 14 nights", show="timeline", days=14))]),
         (6, [(6, _awake()), (6, _pushed()), (6, _runs()), (6, _points())]),
-        (6, [(8, _fill()), (8, _waking()), (8, _faults())]),
+        (6, [(6, _fill()), (6, _waking()), (6, _custom("This month's cost", show="cost")), (6, _faults())]),
         (6, [(8, _functions("Errors")), (8, _functions("Throttles")), (8, _functions("Duration"))]),
     ]
     widgets: list[Json] = []

@@ -36,6 +36,10 @@ _EVERY_FUNCTION: Json = {
     "NIGHTVAULT_LINGER_SECONDS": {"Ref": "LingerSeconds"},
 }
 _SOME_FUNCTIONS: dict[str, Json] = {
+    "timeline_widget": {
+        "NIGHTVAULT_INSTANCE_TYPE": {"Ref": "InstanceType"},
+        "NIGHTVAULT_ROOT_GIB": {"Ref": "RootGib"},
+    },
     # It is no part of the API, so it may be told where that is.
     "operate": {"NIGHTVAULT_URL": {"Fn::Sub": "https://${RestAPI}.execute-api.${AWS::Region}.${AWS::URLSuffix}/api"}},
 }

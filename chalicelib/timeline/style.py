@@ -50,7 +50,8 @@ _RULES = """
 .nvt p{margin:0 0 6px;padding:0 2px}
 .nvt .bad{color:var(--failed);font-weight:600}
 .nvt .good{color:var(--counted);font-weight:600}
-.nvt table{border-collapse:collapse;font-size:12px}
+.nvt table,.nvt td,.nvt th{color:var(--ink);font-size:12px}
+.nvt table{border-collapse:collapse}
 .nvt th,.nvt td{text-align:left;padding:3px 10px 3px 2px;border-bottom:1px solid var(--rule);vertical-align:top}
 .nvt td{white-space:nowrap}
 .nvt td:last-child{white-space:normal}

@@ -231,6 +231,13 @@ def test_what_hosts_are_called_runs_nothing(page: Page) -> None:
     assert page.get_by_role("cell").all_inner_texts()[0] == text
 
 
+@pytest.mark.parametrize("mode", ["", "<!doctype html>"])  # without one, tables take no colour from around them
+def test_a_table_is_legible_in_the_dark(page: Page, mode: str) -> None:
+    page.set_content(mode + timeline.overdue(*CASES["24 hosts"], NOW, theme="dark"))
+    assert colour(page, "td", "color") == DARK["ink"]
+    assert colour(page, "th", "color") == DARK["ink"]
+
+
 @pytest.mark.parametrize("width", [400, 588])
 def test_the_overdue_table_fits_its_widget(page: Page, width: int) -> None:
     page.set_viewport_size({"width": width, "height": 300})

@@ -103,16 +103,16 @@ def test_only_the_nights_asked_for_are_read(world: World) -> None:
     world.enrol("C", "H")
     for number in range(4):
         night(world, number)
-    asked: list[int | None] = []
+    asked: list[datetime | None] = []
     real = world.store.windows
 
     def windows(vault_id: str, limit: int | None = None, *, since: datetime | None = None) -> Any:
-        asked.append(limit)
+        asked.append(since)
         return real(vault_id, limit, since=since)
 
     world.store.windows = windows  # type: ignore[method-assign]
     assert shown(days=2).count('<g class="window">') == 1  # today's and yesterday's columns; the last was yesterday
-    assert asked == [32]
+    assert asked == [world.clock.now() - timedelta(days=3)]
 
 
 def test_many_windows_are_all_read(world: World) -> None:

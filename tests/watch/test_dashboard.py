@@ -14,6 +14,7 @@ from chalicelib import metrics
 from chalicelib.errors import CloudRefused
 from chalicelib.model import Outcome, Policy
 from chalicelib.operators.changes import ChangeHost
+from chalicelib.pricing import control_plane
 from deploy import alarms, parts
 from deploy.alarms import ALARMS
 from deploy.dashboard import dashboard
@@ -100,7 +101,7 @@ def test_moto_takes_it() -> None:
 def test_custom_widgets_call_the_widget_with_what_it_knows() -> None:
     custom = [widget["properties"] for widget in WIDGETS if widget["type"] == "custom"]
     assert {properties["endpoint"] for properties in custom} == {ARN}
-    assert [properties["params"]["show"] for properties in custom] == ["overdue", "timeline"]
+    assert [properties["params"]["show"] for properties in custom] == ["overdue", "timeline", "cost"]
 
 
 def test_every_alarm_is_on_it() -> None:
@@ -219,6 +220,12 @@ def test_an_alarm_keeps_cloudwatchs_limits(alarm: alarms.Alarm) -> None:
     assert not isinstance(alarm.metric, metrics.Metric) or alarm.metric.dimension is None, "on an aggregate only"
     if alarm.missing in ("missing", "ignore"):
         assert alarm.periods == 1
+
+
+def test_the_bill_counts_what_is_watched() -> None:
+    assert sum(alarm.watched for alarm in ALARMS) == control_plane.ALARM_METRICS
+    around_the_clock = {metrics.OVERDUE_HOSTS, metrics.HOURS_SINCE_LAST_BACKUP}
+    assert len(around_the_clock) == control_plane.ALWAYS_SENT
 
 
 def test_the_window_is_over_before_an_alarm_says_so() -> None:
