@@ -36,8 +36,8 @@ def promised(shape: str) -> set[str]:
     return set(re.findall(r"\w+", re.sub(r"\{[^}]*\}|\[\w+\]|:\w+|\|null", "", text)))
 
 
-def night(api: Api, run_id: str = R1, used: int = 4) -> None:
-    """C backs up; its volume of 10 bytes has `used` bytes in use."""
+def night(api: Api, run_id: str = R1, used: int = 4, stops_in: int = 0) -> None:
+    """C backs up; its volume of 10 bytes has `used` bytes in use; the machine takes `stops_in` seconds to stop."""
     api.start("C", run_id)
     mounts = [
         {"host": name, "volume_id": f"vol-{name}", "state": "mounted", "size_bytes": 10, "free_bytes": 10 - used}
@@ -46,6 +46,7 @@ def night(api: Api, run_id: str = R1, used: int = 4) -> None:
     api.boot()
     api.report(mounts=mounts, commits=[{"host": "C", "run_id": run_id}])
     api.finish("C", run_id, stats={"bytes_sent": 9})
+    api.world.clock.advance(stops_in)
     api.world.arrive()
     api.world.arrive()
 
