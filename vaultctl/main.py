@@ -12,7 +12,7 @@ from typer.exceptions import TyperException
 from vaultctl.cli import Wanted, app
 from vaultctl.client import Invoke
 from vaultctl.failures import Exit, Failure
-from vaultctl.screen import Screen
+from vaultctl.screen import ReaderGone, Screen
 
 # Options that may stand before or after the command; True: with a value.
 _GLOBAL = {"--json": False, "--profile": True, "--region": True, "--stack": True}
@@ -47,8 +47,8 @@ def main(
         return _tell(wanted.screen(as_json), Failure(Exit.USAGE, "Usage", f"{said} (see vaultctl --help)"))
     except (KeyboardInterrupt, typer.Abort):
         return _tell(wanted.screen(as_json), Failure(Exit.INTERRUPTED, "Interrupted", "interrupted"))
-    except BrokenPipeError:
-        # The reader has seen enough (`vaultctl windows | head`). Python would complain once more when it ends.
+    except (ReaderGone, BrokenPipeError):
+        # Python would complain once more when it ends.
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return Exit.DONE
     except Exception as error:  # the last resort: one line, and the rest for whoever asks

@@ -5,7 +5,7 @@ import sys
 import unicodedata
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, TextIO
 
 from rich.console import Console
 from rich.table import Table
@@ -30,17 +30,36 @@ def clean(text: str) -> str:
     return "".join("?" if unicodedata.category(each) in ("Cc", "Cf", "Cs") else each for each in text)
 
 
+class ReaderGone(Exception):
+    """Whoever read our output has seen enough (`vaultctl windows | head`)."""
+
+
+class _Console(Console):
+    def on_broken_pipe(self) -> None:
+        """Rich's own would end the process with 1."""
+        raise ReaderGone
+
+
 class Screen:
     """Results go to stdout, notes and questions to stderr. `width` None: the terminal's own.
 
     Colours only on a terminal, and not with NO_COLOR (https://no-color.org); Rich sees to both.
     """
 
-    def __init__(self, *, as_json: bool = False, terminal: bool | None = None, width: int | None = None) -> None:
+    def __init__(
+        self,
+        *,
+        as_json: bool = False,
+        terminal: bool | None = None,
+        width: int | None = None,
+        out: TextIO | None = None,
+        err: TextIO | None = None,
+    ) -> None:
         self.as_json = as_json
-        self._out = Console(force_terminal=terminal, width=width, highlight=False, emoji=False, markup=False)
-        self._err = Console(
-            stderr=True, force_terminal=terminal, width=width, highlight=False, emoji=False, markup=False
+        self._stdout = out or sys.stdout
+        self._out, self._err = (
+            _Console(file=file, force_terminal=terminal, width=width, highlight=False, emoji=False, markup=False)
+            for file in (self._stdout, err or sys.stderr)
         )
 
     @property
@@ -49,13 +68,26 @@ class Screen:
         return self._out.is_terminal
 
     @property
+    def letters(self) -> bool:
+        """Whether stdout takes more than ASCII."""
+        return (self._stdout.encoding or "utf-8").lower().replace("-", "").startswith("utf")
+
+    @property
     def width(self) -> int:
         """Characters a line; as many as it takes when piped."""
         return self._out.width if self.terminal else 10_000
 
     def document(self, answer: Any) -> None:
         """One JSON document."""
-        sys.stdout.write(json.dumps(answer, indent=2, ensure_ascii=False) + "\n")
+        self.raw(json.dumps(answer, indent=2, ensure_ascii=False) + "\n")
+
+    def raw(self, text: str) -> None:
+        """As it is: nothing that a host or vault has said, or escaped."""
+        try:
+            self._stdout.write(text)
+            self._stdout.flush()
+        except BrokenPipeError:
+            raise ReaderGone from None
 
     def say(self, line: str, style: str = "") -> None:
         """A line of the result. A script reads it whole: it is never wrapped when piped."""
@@ -68,6 +100,10 @@ class Screen:
     def note(self, line: str, style: str = "") -> None:
         """Something for whoever looks, beside the result; nothing that a script needs."""
         self._err.print(Text(clean(line), style=style), soft_wrap=True)
+
+    def ask(self, question: str) -> None:
+        """On stderr, with the answer expected on the same line."""
+        self._err.print(Text(clean(question)), end=" ", soft_wrap=True)
 
     def table(self, head: Sequence[str], rows: Iterable[Row], *, right: Iterable[str] = ()) -> None:
         """`right`: the columns whose words end below each other."""
@@ -94,4 +130,4 @@ class Screen:
                 word.rjust(width) if name in right else word.ljust(width)
                 for word, width, name in zip(line, widths, head, strict=True)
             ]
-            sys.stdout.write("  ".join(words).rstrip() + "\n")
+            self.raw("  ".join(words).rstrip() + "\n")

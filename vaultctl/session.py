@@ -35,8 +35,7 @@ class Session:
             return
         if not sys.stdin.isatty():
             raise usage(f"{question} Nobody is here to ask: add --yes if you mean it")
-        sys.stderr.write(f"{question} [y/N] ")
-        sys.stderr.flush()
+        self.screen.ask(f"{question} [y/N]")
         if sys.stdin.readline().strip().lower() not in ("y", "yes"):
             raise Failure(Exit.DECLINED, "Declined", "nothing has changed")
 

@@ -1,6 +1,5 @@
 """vaultctl at the helm of the local cloud: the real command, and a Lambda whose code is the real application."""
 
-import contextlib
 import io
 import json
 from collections.abc import Callable
@@ -65,12 +64,11 @@ def vaultctl(
 ) -> Done:
     """Runs a command in this process, as on a terminal of `width` or in a pipe, in UTC."""
     out, err = io.StringIO(), io.StringIO()
-    with contextlib.redirect_stdout(out), contextlib.redirect_stderr(err):
-        code = main(
-            list(arguments),
-            invoke=invoke,
-            now=now,
-            zone=UTC,
-            screen=lambda as_json: Screen(as_json=as_json, terminal=terminal, width=width),
-        )
+    code = main(
+        list(arguments),
+        invoke=invoke,
+        now=now,
+        zone=UTC,
+        screen=lambda as_json: Screen(as_json=as_json, terminal=terminal, width=width, out=out, err=err),
+    )
     return Done(code, out.getvalue(), err.getvalue())

@@ -6,8 +6,10 @@ from pathlib import Path
 
 import pytest
 
+from chalicelib import timeline
 from tests.vaultctl.answers import NOW, answers
 from tests.vaultctl.helm import Canned, Done, vaultctl
+from vaultctl.failures import Exit
 
 GOLDEN = Path(__file__).parent / "golden"
 COMMANDS = {
@@ -16,7 +18,6 @@ COMMANDS = {
     "host": ["host", "L"],
     "restore-points": ["restore-points", "L"],
     "windows": ["windows"],
-    "windows-plot": ["windows", "--plot", "--days", "7"],
     "vaults": ["vaults"],
     "wake": ["wake", "vault-1", "--for", "30m"],
     "doctor": ["doctor"],
@@ -68,11 +69,26 @@ def test_a_hostile_reason_does_not_reach_the_terminal() -> None:
         assert "?[2J and more" in shown("host", terminal=terminal).out
 
 
+def test_the_plot_and_the_page_are_the_timelines_own(tmp_path: Path) -> None:
+    made = answers()
+    windows, hosts = made["windows"]["windows"], made["hosts"]["hosts"]
+    page = tmp_path / "nights.html"
+    plot = ["windows", "--plot", "--days", "7", "--html", str(page)]
+    drawn = vaultctl(*plot, invoke=Canned(made), now=lambda: NOW, terminal=True, width=110)
+    wanted = timeline.text(windows, hosts, NOW, days=7, width=110)
+    assert [line.rstrip() for line in _ESCAPE.sub("", drawn.out).splitlines()] == wanted.splitlines()
+    assert "\x1b[" in drawn.out
+    assert drawn.err == f"written: {page}\n"
+    assert page.read_text() == timeline.html(windows, hosts, NOW, days=7, stack="nightvault")
+    piped = vaultctl("windows", "--plot", invoke=Canned(made), now=lambda: NOW)
+    assert "\x1b" not in piped.out
+    lost = vaultctl("windows", "--html", str(tmp_path / "no" / "where"), invoke=Canned(made), now=lambda: NOW)
+    assert (lost.exit_code, "html: cannot write" in lost.err) == (Exit.USAGE, True)
+
+
 def test_json_is_the_answer_itself() -> None:
     for name, arguments in COMMANDS.items():
         action = {"restore-points": "restore_points", "enroll": "invite", "hosts-check": "hosts"}.get(name, name)
-        if "--plot" in arguments:
-            continue
         done = vaultctl(*arguments, "--json", invoke=Canned(answers()), now=lambda: NOW)
         wanted = json.loads(json.dumps(answers()[action]))
         assert {key: done.document[key] for key in wanted} == wanted

@@ -48,7 +48,7 @@ def enroll(
         if here.screen.as_json:
             here.screen.document({**answer, "script": text})
         else:
-            typer.echo(text, nl=False)
+            here.screen.raw(text)
             _good_until(here, code)
         return
     _print(here, answer, code, again=False)

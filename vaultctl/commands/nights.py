@@ -1,6 +1,5 @@
 """`windows`: the last nights, as a table, a timeline in the terminal, or a page."""
 
-import sys
 from pathlib import Path
 from typing import Annotated
 
@@ -74,7 +73,6 @@ def _row(here: Session, window: Window) -> Row:
 
 def _plot(here: Session, found: list[object], known: list[object], days: int) -> None:
     width = max(LEAST_WIDTH, here.screen.width) if here.screen.terminal else 100
-    encoding = (sys.stdout.encoding or "").lower().replace("-", "")
     lines = timeline.lines(
         found,
         known,
@@ -82,7 +80,7 @@ def _plot(here: Session, found: list[object], known: list[object], days: int) ->
         days=days,
         width=width,
         zone=here.local_zone,
-        ascii_only=not encoding.startswith("utf"),
+        ascii_only=not here.screen.letters,
     )
     for line in lines:
         here.screen.parts(line)
