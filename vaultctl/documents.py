@@ -119,6 +119,21 @@ class Kept(Struct, frozen=True, kw_only=True):
     stored_bytes: int | None = None
 
 
+class Deleted(Struct, frozen=True, kw_only=True):
+    volume_id: str | None = None
+
+
+class Retired(Struct, frozen=True, kw_only=True):
+    """An answer to `retire`. A volume goes as soon as no machine has it."""
+
+    kept: Kept
+    deleted: Deleted | None = None
+
+    @property
+    def gone(self) -> str | None:
+        return self.deleted.volume_id if self.deleted else None
+
+
 class Code(Struct, frozen=True, kw_only=True):
     """An answer to `invite` and `rotate`. `code` is a secret until it is used."""
 

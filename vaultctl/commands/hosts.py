@@ -6,7 +6,7 @@ import typer
 
 from vaultctl import durations
 from vaultctl.commands import enrolling
-from vaultctl.documents import Host, Kept, Point, Run, read
+from vaultctl.documents import Host, Point, Retired, Run, read
 from vaultctl.failures import Exit, usage
 from vaultctl.screen import BAD, FAINT, GOOD, WARN, Cell, Row
 from vaultctl.session import Session, session
@@ -131,13 +131,13 @@ def retire(
     if here.screen.as_json:
         here.screen.document(answer)
         return
-    kept = read(answer["kept"], Kept)
-    gone = answer["deleted"].get("volume_id")
+    retired = read(answer, Retired)
+    kept = retired.kept
     volume = f"volume {kept.volume_id} ({kept.volume_gib} GiB)" if kept.volume_id else "no volume"
     stored = "" if kept.stored_bytes is None else f" ({gib(kept.stored_bytes)} stored)"
     here.screen.say(f"{name} is retired. Kept: {kept.restore_points} restore points{stored}, {volume}.")
-    if gone:
-        here.screen.say(f"Deleted: volume {gone}.")
+    if retired.gone:
+        here.screen.say(f"Deleted: volume {retired.gone}.")
 
 
 def _verdict(here: Session, found: list[Host], late: list[Host]) -> None:

@@ -7,8 +7,9 @@ from pathlib import Path
 
 from msgspec import Struct
 
+from chalicelib.pricing.usage import Usage
 from vaultctl.client import Operate
-from vaultctl.documents import About, Check, Code, Host, Point, Run, Vault, Window, read
+from vaultctl.documents import About, Check, Code, Host, Point, Retired, Run, Vault, Window, read
 from vaultctl.failures import Exit, Failure
 from vaultctl.verify import heard
 from vaultctl.verify.house import House
@@ -231,7 +232,7 @@ class Drill:
         except KeyboardInterrupt:
             self._by_hand("interrupted again")
             raise
-        except Failure as failure:
+        except (Failure, NotSo) as failure:
             self._by_hand(str(failure))
 
     def _by_hand(self, why: str) -> None:
@@ -264,11 +265,18 @@ class Drill:
                     f"the volume {host.volume_id} ({failure}); if you want it gone: "
                     f"aws ec2 delete-volume --volume-id {host.volume_id}"
                 )
-        points = answer["kept"]["restore_points"]
-        if points:
+        retired = read(answer, Retired)
+        if points := retired.kept.restore_points:
             self.left.append(f"{points} restore point{'s' if points > 1 else ''} of {self.host}, a few MiB")
-        gone = answer["deleted"].get("volume_id")
-        return f"{self.host} is retired" + (f", its volume {gone} deleted" if gone else "")
+        if retired.gone is None:
+            return f"{self.host} is retired"
+        self._steps.wait(lambda: self._without(retired.gone), self._patience.sleep, f"{retired.gone} is deleted")
+        return f"{self.host} is retired, its volume {retired.gone} deleted"
+
+    def _without(self, volume_id: str | None) -> bool | None:
+        """True once AWS has no such volume; `cost` asks it."""
+        there = read(self._operate.ask("cost")["usage"], Usage).volumes
+        return None if any(each.volume_id == volume_id and each.until is None for each in there) else True
 
     def _let_sleep(self, vault_id: str) -> None:
         """Until no volume of ours is in use. Gives up quietly where other hosts go on: retiring will do then too."""
