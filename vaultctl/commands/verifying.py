@@ -44,6 +44,7 @@ def verify_deployment(
     patience: Annotated[
         float, typer.Option(min=0.1, max=10, metavar="N", help="Wait so many times as long as usual before giving up.")
     ] = 1.0,
+    poll_seconds: Annotated[float, typer.Option(min=0.1, hidden=True)] = 2.0,
 ) -> None:
     """A throw-away host lives a whole night on the real stack. Says what it costs, and asks."""
     here = session(context)
@@ -57,7 +58,7 @@ def verify_deployment(
     _price(here, expected)
     here.confirm("Begin?", yes=yes)
 
-    steps = Steps(lambda step: _tell(here, step), lambda name: _begin(here, name))
+    steps = Steps(lambda step: _tell(here, step), lambda name: _begin(here, name), pause_seconds=poll_seconds)
     usual = Patience()
     longer = Patience(**{name: getattr(usual, name) * patience for name in Patience.__struct_fields__})
     with tempfile.TemporaryDirectory(prefix="nightvault-verify-") as folder, _terminated_is_interrupted():
