@@ -1,4 +1,4 @@
-"""`verify-deployment` on the cloud on one machine: real sshd, agent, client and rsync; and what it does when it fails."""
+"""`verify-deployment` on the cloud on one machine: real sshd, agent, client and rsync; and its failures."""
 
 import json
 import os
@@ -24,7 +24,10 @@ from vaultctl.verify.estimate import estimate
 from vaultctl.verify.pull import compare
 from vaultctl.verify.steps import NotSo, Step, Steps
 
-WHOLE = "enrol token vault wake push commit closing snapshot counts wake·again pull·back sleep events doctor clean·up".split()
+WHOLE = [
+    *("enrol", "token", "vault", "wake", "push", "commit", "closing", "snapshot", "counts"),
+    *("wake·again", "pull·back", "sleep", "events", "doctor", "clean·up"),
+]
 FAST = ("verify-deployment", "--yes", "--size-mib", "1", "--poll-seconds", "0.1")
 
 
