@@ -82,10 +82,20 @@ def test_a_whole_night_and_nothing_left(cloud: LocalCloud) -> None:
 
 
 def test_events_alone_carry_the_night(tmp_path: Path) -> None:
-    """No sweep runs: whatever is noticed is noticed by EventBridge's events and the agent's reports."""
+    """No sweep runs before the host is retired: what is noticed, events and the agent's reports have brought."""
+
+    class SweptAtTheEnd(OnLocalCloud):
+        def __call__(self, payload: bytes) -> tuple[bytes, str | None]:
+            if retirement and json.loads(payload)["action"] == "cost":
+                cloud.sweep()  # volumes on their way out are the sweep's
+            retirement.extend([payload] if b'"retire"' in payload else [])
+            return super().__call__(payload)
+
+    retirement: list[bytes] = []
     with LocalCloud(tmp_path / "cloud", policy=POLICY, sweep_every=None) as cloud:
-        _, steps = verify(cloud, "--no-restore")
-        assert {steps[name].level for name in ("closing", "snapshot", "counts", "sleep")} == {"ok"}
+        done = vaultctl(*FAST, "--no-restore", "--json", invoke=SweptAtTheEnd(cloud))
+        steps = {each["name"]: Step(**each) for each in done.document["steps"]}
+        assert {steps[name].level for name in ("closing", "snapshot", "counts", "sleep", "clean up")} == {"ok"}
 
 
 def test_a_snapshot_that_fails_is_said_and_made_again(cloud: LocalCloud) -> None:
