@@ -51,7 +51,7 @@ def alert_of(fact: Fact) -> tuple[str, str] | None:
             return (
                 f"nightvault: the volume of {host} is nearly full",
                 f"The volume {volume_id} of {host} is {fill:.0%} full. It has {size} GiB and may not grow: its limit "
-                f"is {limit} GiB. Raise it (`vaultctl change-host {host} --max-size-gib N`), or back up less.",
+                f"is {limit} GiB. Raise it (`vaultctl change {host} --max-size-gib N`), or back up less.",
             )
         case VolumeGone(host=host, volume_id=volume_id, snapshot_id=snapshot_id):
             return (

@@ -4,6 +4,7 @@ import json
 import os
 import signal
 import subprocess
+import tempfile
 from collections.abc import Iterator
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
@@ -57,12 +58,17 @@ def hosts_volumes() -> list[str]:
     return [each["VolumeId"] for each in found if any(tag["Key"] == "nightvault:host" for tag in each.get("Tags", ()))]
 
 
-def temporary() -> set[str]:
-    return {path.name for path in Path(os.environ.get("TMPDIR", "/tmp")).glob("nightvault-verify-*")}  # noqa: S108
+@pytest.fixture
+def temporary(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """Where temporary files go: a folder of this test's own, which must be empty afterwards."""
+    folder = tmp_path / "temporary"
+    folder.mkdir()
+    monkeypatch.setenv("TMPDIR", str(folder))
+    monkeypatch.setattr(tempfile, "tempdir", None)  # asked anew
+    return folder
 
 
-def test_a_whole_night_and_nothing_left(cloud: LocalCloud) -> None:
-    before = temporary()
+def test_a_whole_night_and_nothing_left(cloud: LocalCloud, temporary: Path) -> None:
     done, steps = verify(cloud)
     assert done.exit_code == 0, done.out + done.err
     assert list(steps) == WHOLE
@@ -77,7 +83,7 @@ def test_a_whole_night_and_nothing_left(cloud: LocalCloud) -> None:
     assert set(cloud.instances().values()) == {"stopped"}
     assert len(cloud.calls("StopInstances", ended="ok")) == 2, "one waking to push, one to pull"
     assert done.document["left"] == [f"1 restore point of {done.document['host']}, a few MiB"]
-    assert temporary() == before
+    assert list(temporary.iterdir()) == []
     assert not cloud.failures
 
 
@@ -107,8 +113,7 @@ def test_a_snapshot_that_fails_is_said_and_made_again(cloud: LocalCloud) -> None
     assert len(cloud.calls("CreateSnapshot", ended="ok")) == 2
 
 
-def test_a_push_that_fails_is_found_and_cleaned_up(cloud: LocalCloud) -> None:
-    before = temporary()
+def test_a_push_that_fails_is_found_and_cleaned_up(cloud: LocalCloud, temporary: Path) -> None:
     cloud.cut_connections(100_000, times=50)
     done, steps = verify(cloud)
     assert done.exit_code == Exit.FOUND_WRONG
@@ -121,7 +126,7 @@ def test_a_push_that_fails_is_found_and_cleaned_up(cloud: LocalCloud) -> None:
     assert hosts_volumes() == [host["volume_id"]]
     assert any(f"--volume-id {host['volume_id']}" in each for each in done.document["left"])
     assert set(cloud.instances().values()) == {"stopped"}
-    assert temporary() == before
+    assert list(temporary.iterdir()) == []
 
 
 def test_a_vault_that_never_comes_up(tmp_path: Path) -> None:
@@ -136,8 +141,7 @@ def test_a_vault_that_never_comes_up(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("sign", [signal.SIGINT, signal.SIGTERM], ids=["Ctrl-C", "terminated"])
 @pytest.mark.parametrize("after", ["token", "wake"])
-def test_interrupted_it_cleans_up_too(cloud: LocalCloud, sign: signal.Signals, after: str) -> None:
-    before = temporary()
+def test_interrupted_it_cleans_up_too(cloud: LocalCloud, temporary: Path, sign: signal.Signals, after: str) -> None:
     with lambda_front({"nightvault-operate": OnLocalCloud(cloud)}) as front:
         process = subprocess.Popen(
             command(*FAST, "--size-mib", "100"),
@@ -165,7 +169,7 @@ def test_interrupted_it_cleans_up_too(cloud: LocalCloud, sign: signal.Signals, a
     runs = cloud.operate("host", host=host["name"])["runs"]
     assert all(each["outcome"] for each in runs)
     assert set(cloud.instances().values()) <= {"stopped"}
-    assert temporary() == before
+    assert list(temporary.iterdir()) == []
 
 
 def test_it_asks_and_says_what_it_costs_first(cloud: LocalCloud) -> None:
