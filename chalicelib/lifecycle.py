@@ -225,13 +225,18 @@ def _take_agent(draft: Draft, agent: Agent, command: Report) -> None:
         boot_id=command.boot_id,
         address=command.address,
         port=command.port,
-        mounts=command.mounts,
+        mounts=_unmounted(agent.mounts) if command.state == "stopping" else command.mounts,
         strange_key=command.host_key if command.host_key != agent.host_key else "",
     )
     stale = agent.reported_at is None or draft.now - agent.reported_at >= timedelta(seconds=15)
     if seen != agent or stale:
         # Not for every report a new version of the vault: 24 hosts write it too.
         draft.change(agent=replace(seen, reported_at=draft.now))
+
+
+def _unmounted(mounts: dict[str, Mount]) -> dict[str, Mount]:
+    """An agent that powers off has let go of its volumes, and has nothing to say of them; how full they are stays."""
+    return {host: replace(mount, mounted=False, detail="the machine is stopping") for host, mount in mounts.items()}
 
 
 def _take_runs(draft: Draft, command: Report) -> None:

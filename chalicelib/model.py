@@ -233,8 +233,8 @@ class Mount(Struct, frozen=True, kw_only=True):
 
     @property
     def used_bytes(self) -> int | None:
-        """None when it is not mounted: then the agent reports zeroes."""
-        return self.size_bytes - self.free_bytes if self.mounted and self.size_bytes else None
+        """When it was last seen mounted; None if it never was: then the agent reports zeroes."""
+        return self.size_bytes - self.free_bytes if self.size_bytes else None
 
 
 class Agent(Struct, frozen=True, kw_only=True):

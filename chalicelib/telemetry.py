@@ -146,12 +146,12 @@ def _hours_since_backup(host: Host, now: datetime) -> float:
 
 
 def _fills(vault: Vault, now: datetime) -> Iterable[float]:
-    """Percent of each mounted volume that is used, if the vault has said so lately."""
+    """Percent of each volume that is used, if the vault has said so lately: also when it has been stopped since."""
     agent = vault.agent
     if agent and agent.reported_at and now - agent.reported_at <= FRESH:
         for mount in agent.mounts.values():
-            if mount.mounted and mount.size_bytes:
-                yield 100 * (1 - mount.free_bytes / mount.size_bytes)
+            if mount.used_bytes is not None:
+                yield 100 * mount.used_bytes / mount.size_bytes
 
 
 def _present(fields: dict[str, object]) -> dict[str, object]:

@@ -357,6 +357,7 @@ def filled(api: Api, run_id: str, gib: float, size_gib: int = 5) -> None:
     mount = {"host": "C", "volume_id": "vol-C", "state": "mounted", "size_bytes": size}
     api.report(mounts=[{**mount, "free_bytes": size - round(gib * GIB)}], commits=[{"host": "C", "run_id": run_id}])
     api.finish("C", run_id)
+    api.report("stopping", mounts=[])  # as the agent does, which has let go of everything by then
     api.world.arrive()
     api.world.arrive()
 
