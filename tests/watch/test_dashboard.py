@@ -142,6 +142,7 @@ def everything_happens(stack: Watched) -> None:
         stack.minute()
     ChangeHost(host="H", max_size_gib=5).answer(world.wired)
     world.used_gib = {"C": 5, "H": 5}  # C's volume is full and grows, H's may not
+    world.report()
     world.report("stopping")
     stack.minutes(5)  # EC2 takes its time to stop it: awake past its window
     world.cloud.settle()
