@@ -84,8 +84,17 @@ def picture(windows: Iterable[object], hosts: Iterable[object], now: datetime, d
             known.setdefault(run.host, Host(name=run.host, vault_id=window.vault_id))
     across = axis(_spans(read, now), now, days, zone)
     read = [w for w in read if across.night(w.end(now)) >= 0]
-    vaults = sorted({w.vault_id for w in read} | {_vault_of(h, read) for h in known.values()}, key=natural)
-    sections = [_section(vault_id, read, known, across, now) for vault_id in vaults]
+    ran: dict[str, list[tuple[Run, Window]]] = {name: [] for name in known}
+    for window in read:
+        for run in window.runs:
+            ran[run.host].append((run, window))
+    homes = {name: _vault_of(host, ran[name]) for name, host in known.items()}
+    vaults = sorted({w.vault_id for w in read} | set(homes.values()), key=natural)
+    sections = []
+    for vault_id in vaults:
+        names = sorted((name for name, home in homes.items() if home == vault_id), key=natural)
+        lanes = [_lane(known[name], ran[name], across, now) for name in names]
+        sections.append(_section(vault_id, read, lanes, across))
     return Picture(now=now, axis=across, sections=tuple(s for s in sections if s.lanes or any(s.windows)))
 
 
@@ -122,31 +131,26 @@ def _spans(windows: list[Window], now: datetime) -> Iterable[tuple[datetime, dat
             yield run.started_at, run.end(now)
 
 
-def _vault_of(host: Host, windows: list[Window]) -> str:
-    ran = (w.vault_id for w in reversed(windows) if any(run.host == host.name for run in w.runs))
-    return host.vault_id or next(ran, "")
+def _vault_of(host: Host, ran: list[tuple[Run, Window]]) -> str:
+    return host.vault_id or (ran[-1][1].vault_id if ran else "")
 
 
-def _section(vault_id: str, windows: list[Window], known: dict[str, Host], across: Axis, now: datetime) -> Section:
-    mine = [w for w in windows if w.vault_id == vault_id]
+def _section(vault_id: str, windows: list[Window], lanes: list[Lane], across: Axis) -> Section:
     nights: list[list[Window]] = [[] for _ in across.starts]
-    for window in mine:
+    for window in windows:
         night = across.night(window.opened_at)
-        if 0 <= night < len(nights):
+        if window.vault_id == vault_id and 0 <= night < len(nights):
             nights[night].append(window)
-    names = sorted((n for n, h in known.items() if _vault_of(h, windows) == vault_id), key=natural)
-    lanes = [_lane(known[name], windows, across, now) for name in names]
     shown = tuple(lane for lane in lanes if not lane.host.retired_at or any(lane.nights))
     return Section(vault_id=vault_id, windows=tuple(map(tuple, nights)), lanes=shown)
 
 
-def _lane(host: Host, windows: list[Window], across: Axis, now: datetime) -> Lane:
+def _lane(host: Host, ran: list[tuple[Run, Window]], across: Axis, now: datetime) -> Lane:
     nights: list[list[Seen]] = [[] for _ in across.starts]
-    for window in windows:
-        for run in window.runs:
-            night = across.night(run.started_at)
-            if run.host == host.name and 0 <= night < len(nights):
-                nights[night].append(Seen(run=run, window=window, mark=_mark(run, window, host)))
+    for run, window in ran:
+        night = across.night(run.started_at)
+        if 0 <= night < len(nights):
+            nights[night].append(Seen(run=run, window=window, mark=_mark(run, window, host)))
     for night_ in nights:
         night_.sort(key=lambda seen: seen.run.started_at)
     return Lane(host=host, nights=tuple(map(tuple, nights)), missed=_missed(host, nights, across, now))

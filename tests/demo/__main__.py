@@ -86,7 +86,7 @@ def _demo(folder: Path, view: View, console: Console, *, rooted: bool | None) ->
                 checks.append(restored(cloud, night, player, path, wanted))
         finally:
             for player in players:
-                player.die()
+                player.leave_nothing()
     return show(console, (first, second), players, checks, POLICY["window_seconds"])
 
 

@@ -120,6 +120,15 @@ class Player:
             os.killpg(self.process.pid, signal.SIGKILL)
             self.process.wait()
 
+    def leave_nothing(self) -> None:
+        """Die, and unmount what the client had no time to: a mount would outlive the test or the demo."""
+        self.die()
+        mounted = subprocess.run(["mount"], capture_output=True, text=True, check=True).stdout.splitlines()
+        for line in mounted:
+            point = line.partition(" on ")[2].partition(" type ")[0]
+            if point.startswith(f"{self.folder}/"):
+                subprocess.run([shutil.which("fusermount3") or "fusermount", "-uz", point], check=False)
+
     def said(self) -> str:
         """What its command has printed so far."""
         return self._log.read_text() if self._log.exists() else ""

@@ -72,7 +72,7 @@ def host(cloud: LocalCloud, name: str, folder: Path, tree: Tree = SMALL, **setti
         player.enroll(cloud.invite(name))
         yield player
     finally:
-        player.die()
+        player.leave_nothing()
 
 
 def back_up(cloud: LocalCloud, *players: Player, seconds: float = 90) -> None:

@@ -24,6 +24,9 @@ POLICY = {
     "report_seconds": 1,
 }
 
+# Before a window counts as stuck. Alone on two cores it takes ten; on a busy machine many times that.
+PATIENCE_SECONDS = 300
+
 
 def at_once(hosts: list[FakeHost], action: Callable[[FakeHost], Any]) -> list[Any]:
     """Every host does it at the same moment, each in a thread of its own."""
@@ -48,11 +51,11 @@ def night(cloud: LocalCloud, hosts: list[FakeHost]) -> list[int]:
         return bool(reply.document.get("ready"))
 
     for host in hosts:
-        cloud.wait_until(functools.partial(ready, host), 30, what=f"{host.name} may push")
+        cloud.wait_until(functools.partial(ready, host), PATIENCE_SECONDS, what=f"{host.name} may push")
     for host in hosts:
         cloud.vaults.commit(host.name, runs[host.name])
     statuses += [reply.status for reply in at_once(hosts, lambda host: host.finish(runs[host.name]))]
-    cloud.wait_until(lambda: _asleep(cloud), 60, what="the vault sleeps and its restore points count")
+    cloud.wait_until(lambda: _asleep(cloud), PATIENCE_SECONDS, what="the vault sleeps and its restore points count")
     return statuses
 
 
