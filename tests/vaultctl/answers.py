@@ -6,6 +6,7 @@ from typing import Any
 import msgspec
 
 from chalicelib.model import Kind, LastBackup, Outcome, Phase, PointState, Stats
+from chalicelib.operators.changes import Kept, RetireAnswer
 from chalicelib.operators.checks import Check
 from chalicelib.operators.views import HostView, PointView, RunView, VaultView, WindowView
 
@@ -201,13 +202,18 @@ CHECKS = [
 
 def answers() -> dict[str, Any]:
     """By action, as `operate` gives them."""
-    made = {
+    made: dict[str, Any] = {
         "hosts": {"hosts": HOSTS},
         "host": {"host": HOSTS[2], "runs": RUNS, "restore_points": POINTS},
         "restore_points": {"restore_points": POINTS},
         "windows": {"windows": WINDOWS, "hosts": ["C", "H", "L", "new-one"]},
         "vaults": {"vaults": VAULTS},
         "wake": {"vault": VAULTS[0]},
+        "retire": RetireAnswer(
+            host="L",
+            kept=Kept(volume_id="vol-0l0123456789abcde", volume_gib=20, restore_points=4, stored_bytes=GIB),
+            deleted=None,
+        ),
         "doctor": {"checks": CHECKS},
         "invite": {
             "host": "C",

@@ -22,8 +22,8 @@ def front() -> Iterator[LambdaFront]:
         yield made
 
 
-def on_terminal(*arguments: str, environment: Mapping[str, str]) -> tuple[str, int]:
-    """What a terminal of 120 characters gets to see."""
+def on_terminal(*arguments: str, environment: Mapping[str, str], typed: str = "") -> tuple[str, int]:
+    """What a terminal of 120 characters gets to see, where somebody has `typed` ahead."""
     ours, theirs = pty.openpty()
     try:
         process = subprocess.Popen(
@@ -37,6 +37,7 @@ def on_terminal(*arguments: str, environment: Mapping[str, str]) -> tuple[str, i
     finally:
         os.close(theirs)
     seen = b""
+    os.write(ours, typed.encode())
     try:
         while chunk := os.read(ours, 65536):
             seen += chunk
@@ -71,6 +72,16 @@ def test_options_of_all_commands_stand_anywhere(front: LambdaFront) -> None:
     assert front.asked == ["nightvault-operate"] * 2
     by_environment = run("hosts", environment={**front.environment, "NIGHTVAULT_STACK": "other"})
     assert "other-operate" in by_environment.stderr
+
+
+@pytest.mark.parametrize(("typed", "code"), [("n\n", Exit.DECLINED), ("\n", Exit.DECLINED), ("y\n", Exit.DONE)])
+def test_retire_asks_and_says_what_is_kept(typed: str, code: Exit) -> None:
+    asked = Canned(answers())
+    with lambda_front({"nightvault-operate": asked}) as front:
+        seen, came = on_terminal("retire", "L", environment=front.environment, typed=typed)
+    assert came == code, seen
+    assert "4 restore points are kept; its volume vol-0l0123456789abcde is kept. [y/N]" in seen
+    assert [each["action"] for each in asked.asked] == ["host", *(["retire"] if code is Exit.DONE else [])]
 
 
 def test_a_reader_that_has_seen_enough(front: LambdaFront) -> None:
