@@ -118,7 +118,7 @@ def test_retire(cloud: LocalCloud) -> None:
     assert "retired" in run(cloud, "hosts").out
     assert run(cloud, "hosts", "--check").exit_code == 0
     gone = run(cloud, "retire", "C", "--yes", "--delete-volume")
-    assert f"Deleted: volume {volume}." in gone.out
+    assert f"Deleted, once its vault is at rest: volume {volume}." in gone.out
     assert gone.out.splitlines()[0].endswith(", no volume.")
 
 
@@ -181,7 +181,9 @@ def test_a_function_that_raises_is_told_with_its_log(cloud: LocalCloud) -> None:
     cloud.faults.refuse("Query", "InternalServerError", times=50)
     cloud.faults.refuse("Scan", "InternalServerError", times=50)
     done = run(cloud, "hosts")
-    assert done.exit_code in (Exit.UNFORESEEN, Exit.REFUSED)
+    assert done.exit_code == Exit.UNFORESEEN
+    assert "nightvault-operate failed (InternalServerError: " in done.err
+    assert "aws logs tail /aws/lambda/nightvault-operate" in done.err
     assert done.err.count("\n") == 1
     assert done.out == ""
 

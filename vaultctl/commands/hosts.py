@@ -137,7 +137,7 @@ def retire(
     stored = "" if kept.stored_bytes is None else f" ({gib(kept.stored_bytes)} stored)"
     here.screen.say(f"{name} is retired. Kept: {kept.restore_points} restore points{stored}, {volume}.")
     if retired.gone:
-        here.screen.say(f"Deleted: volume {retired.gone}.")
+        here.screen.say(f"Deleted, once its vault is at rest: volume {retired.gone}.")
 
 
 def _verdict(here: Session, found: list[Host], late: list[Host]) -> None:
