@@ -16,7 +16,12 @@ demo: ## Two nights of four hosts on this machine, for real; ends with a restore
 test: lint ## All tests: unit, contract, api, client, vault, end to end
 	@tools/prepare stack
 	@tools/prepare look
-	$(PYTHON_BIN) -m pytest -q -n 2 --dist worksteal -m 'not soak'
+	$(PYTHON_BIN) -m pytest -q -n 2 --dist worksteal -m 'not soak and not stack'
+
+.PHONY: e2e-stack
+e2e-stack: ## The stack deployed by CloudFormation on a local AWS: its nights, its permissions, its updates
+	@tools/prepare stack
+	$(PYTHON_BIN) -m pytest -q -n 2 --dist worksteal tests/stack
 
 .PHONY: soak
 soak: ## 200 windows of 24 hosts over HTTP, and longer random lives

@@ -53,18 +53,13 @@ class LocalAws:
             hypervisor=hypervisor,
             delays=delays,
         )
-        self.session = Interposer(self.ledger, faults, self.ec2).session
+        self.interposer = Interposer(self.ledger, faults, self.ec2)
+        self.session = self.interposer.session
 
     def make_stack(self, name: str, *, table: dict[str, Any] | None = None) -> Stack:
         """What the template would make: the table, the launch template, a subnet and the topic."""
         ec2 = plain_client("ec2")
-        image = ec2.register_image(
-            Name="debian",
-            Architecture="arm64",
-            RootDeviceName="/dev/xvda",
-            BlockDeviceMappings=[{"DeviceName": "/dev/xvda", "Ebs": {"VolumeSize": 8, "VolumeType": "gp3"}}],
-        )["ImageId"]
-        self.ec2.backend.snapshots.clear()  # the image's own: not ours in AWS, and moto ignores OwnerIds
+        image = self.make_image()
         template = f"{name}-vault"
         ec2.create_launch_template(
             LaunchTemplateName=template,
@@ -92,6 +87,17 @@ class LocalAws:
         self._create_table(properties)
         topic = plain_client("sns").create_topic(Name=f"{name}-topic")["TopicArn"]
         return Stack(properties["TableName"], template, subnets[0]["SubnetId"], topic)
+
+    def make_image(self) -> str:
+        """The image that vaults are launched from; returns its id."""
+        image = plain_client("ec2").register_image(
+            Name="debian",
+            Architecture="arm64",
+            RootDeviceName="/dev/xvda",
+            BlockDeviceMappings=[{"DeviceName": "/dev/xvda", "Ebs": {"VolumeSize": 8, "VolumeType": "gp3"}}],
+        )["ImageId"]
+        self.ec2.backend.snapshots.clear()  # the image's own: not ours in AWS, and moto ignores OwnerIds
+        return str(image)
 
     def put_parameter(self, name: str, value: str) -> None:
         """What the template makes last: the URL, once there is an API."""

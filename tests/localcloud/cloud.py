@@ -56,6 +56,7 @@ class LocalCloud:
         self._delays = delays or Delays()
         self._sweep_every = sweep_every
         self._stack_name = stack
+        self.poll_seconds = 0.01  # of `wait_until`
         self._exit = ExitStack()
         self._app: Any = None  # the module app.py: its handlers are its functions
         self.aws: LocalAws
@@ -117,7 +118,7 @@ class LocalCloud:
     def wait_until(self, predicate: Callable[[], Any], seconds: float = 10.0, *, what: str = "") -> Any:
         """The first true value of `predicate`. TimeoutError, with the failures so far, if none comes in time."""
         try:
-            return wait_until(predicate, seconds, what=what or "it")
+            return wait_until(predicate, seconds, what=what or "it", poll_seconds=self.poll_seconds)
         except TimeoutError as error:
             raise TimeoutError(f"{error}; failures: {self.failures}") from None
 

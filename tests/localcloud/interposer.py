@@ -94,9 +94,11 @@ class Interposer:
         context[_PARAMETERS] = params
 
     def _before_call(self, model: OperationModel, context: dict[str, Any], **_: Any) -> tuple[_Http, Answer]:
-        service = model.service_model.service_name
-        parameters: dict[str, Any] = context[_PARAMETERS]
-        occasion = (model.name, parameters)
+        return self.ask(model.service_model.service_name, model.name, context[_PARAMETERS])
+
+    def ask(self, service: str, operation: str, parameters: dict[str, Any]) -> tuple[_Http, Answer]:
+        """One call, as the application made it; ConnectionClosedError if its answer gets lost."""
+        occasion = (operation, parameters)
         ended = "ok"
         try:
             if seconds := self._faults.strike("slow", occasion):
@@ -104,7 +106,7 @@ class Interposer:
             if code := self._faults.strike("call", occasion):
                 ended = THROTTLED[service] if code == "throttled" else code
                 return _error(ended, "a fault that the test asked for")
-            answer = self._forward(service, model.name, parameters)
+            answer = self._forward(service, operation, parameters)
             if self._faults.strike("response", occasion):
                 ended = "lost"
                 raise ConnectionClosedError(endpoint_url=f"https://{service}.{REGION}.amazonaws.com")
@@ -116,7 +118,7 @@ class Interposer:
             status = error.response["ResponseMetadata"]["HTTPStatusCode"]
             return _Http(status), dict(error.response)
         finally:
-            self._ledger.record(Call(service, model.name, gist(parameters), ended))
+            self._ledger.record(Call(service, operation, gist(parameters), ended))
         return _Http(200), answer
 
     def _forward(self, service: str, operation: str, parameters: dict[str, Any]) -> Answer:

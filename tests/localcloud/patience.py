@@ -9,12 +9,14 @@ T = TypeVar("T")
 _POLL_SECONDS = 0.01
 
 
-def wait_until(predicate: Callable[[], T], seconds: float = 10.0, *, what: str = "it") -> T:
-    """The first true value of `predicate`; TimeoutError if none comes in time."""
+def wait_until(
+    predicate: Callable[[], T], seconds: float = 10.0, *, what: str = "it", poll_seconds: float = _POLL_SECONDS
+) -> T:
+    """The first true value of `predicate`, asked every `poll_seconds`; TimeoutError if none comes in time."""
     deadline = time.monotonic() + seconds
     pause = threading.Event()
     while not (value := predicate()):
         if time.monotonic() >= deadline:
             raise TimeoutError(f"{what} did not happen in {seconds} s")
-        pause.wait(_POLL_SECONDS)
+        pause.wait(poll_seconds)
     return value
