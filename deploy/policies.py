@@ -109,10 +109,7 @@ _MACHINE = [
 
 _VOLUMES = [
     _allow("MakeVolume", ["ec2:CreateVolume"], _VOLUME, StringEquals=_BECOMES_OURS),
-    _allow("AttachOurs", ["ec2:AttachVolume", "ec2:DetachVolume"], [_INSTANCE, _VOLUME], StringEquals=_IS_OURS),
-    # A volume grows by itself. One is deleted only when its host was retired, was asked to be deleted with it, and a
-    # completed snapshot is known to hold all that it does: chalicelib/operated.py.
-    _allow("ChangeVolume", ["ec2:ModifyVolume", "ec2:DeleteVolume"], _VOLUME, StringEquals=_IS_OURS),
+    _allow("AttachOurs", ["ec2:AttachVolume"], [_INSTANCE, _VOLUME], StringEquals=_IS_OURS),
     # EC2 gets a grant on the key for each volume that it attaches, and a start attaches them all: without it the
     # instance goes from pending back to stopped, with no error to the caller. Only EC2 may be given one, through EC2.
     # https://docs.aws.amazon.com/ebs/latest/userguide/ebs-encryption-requirements.html
@@ -136,6 +133,15 @@ _VOLUMES = [
         _KEY,
         StringEquals=_through("ec2"),
     ),
+]
+
+# A volume grows by itself, when its window is sealed.
+_GROW = _allow("GrowVolume", ["ec2:ModifyVolume"], _VOLUME, StringEquals=_IS_OURS)
+# One is deleted only when its host was retired, was asked to be deleted with it, and a completed snapshot is known to
+# hold all that it does: chalicelib/operated.py.
+_RETIRED = [
+    _allow("DetachRetired", ["ec2:DetachVolume"], [_INSTANCE, _VOLUME], StringEquals=_IS_OURS),
+    _allow("DeleteRetired", ["ec2:DeleteVolume"], _VOLUME, StringEquals=_IS_OURS),
 ]
 
 _SNAPSHOTS = [
@@ -165,7 +171,9 @@ def _tag(actions: list[str], resources: Any) -> Json:
     )
 
 
-# Whoever may decide about a vault may have to carry out any of its effects: what another began, it finishes.
+_MAKES = {"RunInstances": _INSTANCE, "CreateVolume": _VOLUME, "CreateSnapshot": _SNAPSHOT}
+# Whoever may decide about a vault may have to carry out its effects: what another began, it finishes. tests/stack shows
+# each of them being carried out by each function that may.
 _LIFE = [
     _table("GetItem", "PutItem", "Query", "UpdateItem"),
     _TABLE_KEY,
@@ -183,15 +191,18 @@ _LIFE = [
     *_LAUNCH,
     *_MACHINE,
     *_VOLUMES,
+    _GROW,
     *_SNAPSHOTS,
-    *_GROUPS,
     _DOOR,
-    _tag(
-        ["RunInstances", "CreateVolume", "CreateSnapshot", "CreateSecurityGroup"],
-        [_INSTANCE, _VOLUME, _GROUP, _SNAPSHOT],
-    ),
     *_ALERT,
 ]
+# A vault has its group before it has a machine, so news of a machine never finds it without one.
+_WITH_GROUP = [
+    *_LIFE,
+    *_GROUPS,
+    _tag([*_MAKES, "CreateSecurityGroup"], [*_MAKES.values(), _GROUP]),
+]
+_WITHOUT_GROUP = [*_LIFE, _tag(list(_MAKES), list(_MAKES.values()))]
 
 # What `doctor` and `cost` look at, and what doctor mends: never a volume or a snapshot.
 _DOCTOR_AND_COST = [
@@ -217,15 +228,25 @@ _DOCTOR_AND_COST = [
 ]
 
 POLICIES: dict[str, list[Json]] = {
-    "api_handler": _LIFE,
-    "sweep": _LIFE,
-    "instance_changed": _LIFE,
+    "api_handler": _WITH_GROUP,
+    "sweep": [*_WITH_GROUP, *_RETIRED],
+    "instance_changed": [*_WITHOUT_GROUP, *_RETIRED],
     "bearer": [_table("GetItem"), _TABLE_KEY],
     # A snapshot's news can end a sealing, never begin a waking: it launches, attaches and makes nothing else.
     "snapshot_changed": [
         _table("GetItem", "PutItem", "Query", "UpdateItem"),
         _TABLE_KEY,
-        _allow("Look", ["ec2:DescribeInstances", "ec2:DescribeSecurityGroups", "ec2:DescribeSnapshots"], "*"),
+        _allow(
+            "Look",
+            [
+                "ec2:DescribeInstances",
+                "ec2:DescribeSecurityGroups",
+                "ec2:DescribeSnapshots",
+                "ec2:DescribeVolumes",
+            ],
+            "*",
+        ),
+        _GROW,
         _allow("StopOurMachine", ["ec2:StopInstances"], _INSTANCE, StringEquals=_IS_OURS),
         *_SNAPSHOTS,
         _DOOR,
@@ -234,7 +255,11 @@ POLICIES: dict[str, list[Json]] = {
     ],
     # An operator's wake or retirement is a change of the vault, so it may have any effect that those have.
     # The URL it is told by the stack.
-    "operate": [*(each for each in _LIFE if each["Sid"] != "TellTheMachineWhereToAsk"), *_DOCTOR_AND_COST],
+    "operate": [
+        *(each for each in _WITH_GROUP if each["Sid"] != "TellTheMachineWhereToAsk"),
+        *_RETIRED,
+        *_DOCTOR_AND_COST,
+    ],
     "timeline_widget": [_table("Query"), _TABLE_KEY],
 }
 

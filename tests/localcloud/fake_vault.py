@@ -25,6 +25,7 @@ class _Disk:
     size_gib: int
     attached_to: str | None = None
     committed: str | None = None
+    used: float = 0.0  # share of its size
 
 
 class FakeVault(NoMachines):
@@ -48,6 +49,12 @@ class FakeVault(NoMachines):
         agent = self._agent_of(host)
         self.disks[agent.volume_of(host)].committed = run_id
         agent.set_transfer(host, None)
+
+    def fill(self, host: str, used: float) -> None:
+        """That share of the host's volume is full."""
+        agent = self._agent_of(host)
+        self.disks[agent.volume_of(host)].used = used
+        agent.poke()
 
     def hang_up(self, host: str) -> None:
         """The host's transfer ended without a commit."""
@@ -240,7 +247,7 @@ class _Agent:
             "state": "mounted" if here else "absent",
             "detail": "",
             "size_bytes": size,
-            "free_bytes": size,
+            "free_bytes": round(size * (1 - disk.used)) if disk and here else 0,
         }
 
     def _disk_value(self, volume_id: str) -> str | None:
