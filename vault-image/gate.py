@@ -82,7 +82,8 @@ class Gate:
         if own:
             self._begin(own[2]) if own[1] == "begin" else self._commit(own[2])
         elif rsync:
-            options = "--fake-super " + asked[rsync.end() :]
+            # How rsync sends --modify-window=-1 (compare nanoseconds), and how rrsync takes it.
+            options = "--fake-super " + asked[rsync.end() :].replace(" -@-1 ", " --modify-window=-1 ", 1)
             self._pull(options) if rsync[1] else self._push(options)
 
     def _begin(self, run_id: str) -> None:

@@ -60,6 +60,7 @@ def commit(root: Path, run_id: str) -> int:
 def transfer(root: Path, command: str) -> int:
     reads = "--sender" in command.split()
     flag = "--server --sender" if reads else "--server"
+    command = command.replace(" -@-1 ", " --modify-window=-1 ", 1)  # which is how rrsync takes it
     os.environ["SSH_ORIGINAL_COMMAND"] = command.replace(flag, f"{flag} --fake-super", 1)
     os.execvp("rrsync", ["rrsync", "-ro" if reads else "-wo", f"{root}/{'current' if reads else 'staging'}"])  # noqa: S606, sshd waits for rsync itself
 

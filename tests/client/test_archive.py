@@ -100,6 +100,20 @@ def test_two_nights_come_back(host: Host, driver: str, tmp_path: Path) -> None:
         assert got_links == links
 
 
+@pytest.mark.parametrize("driver", ["mirror inplace", "directory"])
+def test_a_change_within_a_second_of_the_last_backup(host: Host, driver: str, tmp_path: Path) -> None:
+    """Of the same size, so that only the nanoseconds of its time tell; rsync by itself looks at whole seconds."""
+    host.configure(*DRIVERS[driver])
+    file = host.source / "file"
+    for text, nanoseconds in (("before", 100), ("after!", 900)):
+        file.write_text(text)
+        os.utime(file, ns=(10**18, 10**18 + nanoseconds))
+        host.plane.outcome = None
+        host.good("backup")
+    with opened(driver, host.pull(tmp_path / "pulled"), host.state / "password", host.source) as plain:
+        assert (plain / "file").read_text() == "after!"
+
+
 def test_scattered_edits_in_a_big_file_stay_small(host: Host, tmp_path: Path) -> None:
     """The encrypted folder is changed in place, so its push is about as small as plain rsync's would be."""
     host.configure("keep = mirror")
