@@ -14,14 +14,18 @@ demo: ## Two nights of four hosts on this machine, for real; ends with a restore
 
 .PHONY: test
 test: lint ## All tests: unit, contract, api, client, vault, end to end
-	@tools/prepare stack
-	@tools/prepare look
-	$(PYTHON_BIN) -m pytest -q -n 2 --dist worksteal -m 'not soak and not stack'
+	@tools/prepare night
+	$(PYTHON_BIN) -m pytest -q -n 2 --dist worksteal -m 'not soak and not stack and not browser'
 
 .PHONY: e2e-stack
 e2e-stack: ## The stack deployed by CloudFormation on a local AWS: its nights, its permissions, its updates
 	@tools/prepare stack
-	$(PYTHON_BIN) -m pytest -q -n 2 --dist worksteal tests/stack
+	$(PYTHON_BIN) -m pytest -q -n 2 --dist worksteal -m stack
+
+.PHONY: test-look
+test-look: ## The timeline in headless Chromium: every lane, run and hover text, light and dark
+	@tools/prepare look
+	$(PYTHON_BIN) -m pytest -q -n 2 --dist worksteal -m browser
 
 .PHONY: soak
 soak: ## 200 windows of 24 hosts over HTTP, and longer random lives

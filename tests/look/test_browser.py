@@ -14,6 +14,8 @@ from chalicelib.timeline.style import DARK, LIGHT, Theme
 from tests.look.browser import NoBrowser, chromium
 from tests.look.nights import NOW, history, host, run, stamp, window
 
+pytestmark = pytest.mark.browser
+
 Nights = tuple[list[dict[str, Any]], list[dict[str, Any]]]
 
 

@@ -24,6 +24,8 @@ from deploy.stack import Stack
 from tests.template.conftest import ROOT
 from tests.template.ministack import IMAGE, Ministack, deployable
 
+pytestmark = pytest.mark.stack
+
 
 @pytest.fixture(scope="module")
 def ministack(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Ministack]:

@@ -10,6 +10,8 @@ import pytest
 from deploy.packaging import Package
 from tests.template.conftest import ROOT
 
+pytestmark = pytest.mark.stack
+
 CFN_LINT = ROOT / ".venv" / "bin" / "cfn-lint"
 CHECKOV = ROOT / ".venv-checkov" / "bin" / "checkov"
 
