@@ -161,3 +161,16 @@ def test_tracing_is_switched_off(host: Host) -> None:
     assert done.returncode == 0
     assert TOKEN not in done.stderr
     assert done.stderr.count("\n") < 5
+
+
+@in_every_shell
+def test_a_command_that_ends_at_once_is_not_waited_for_until_the_deadline(shell: list[str], tmp_path: Path) -> None:
+    """A vault that refuses ssh, say. The watchdog must end with it, however new it is; 200 tries find a lost signal."""
+    functions = CLIENT.read_text().replace('\nmain "$@"; exit', "\n")
+    script = f"""{functions}
+trap 'exit 143' TERM
+trap 'exit 129' HUP
+run={tmp_path} deadline=$(($(now) + 3600)) n=0
+while [ $n -lt 200 ]; do until_deadline true; n=$((n + 1)); done
+"""
+    subprocess.run([*shell, "-c", script], check=True, timeout=120)
