@@ -1,5 +1,6 @@
 """boto3's Lambda client as `client.Invoke`, and every way in which AWS says no, as one line with the remedy."""
 
+import os
 from typing import TYPE_CHECKING
 
 import boto3.session
@@ -74,7 +75,9 @@ class LambdaTransport:
             raise self._failed(error) from error
 
     def _connect(self) -> "LambdaClient":
-        session = boto3.session.Session(profile_name=self._profile, region_name=self._region)
+        # The command line and the other SDKs know AWS_REGION; boto3 knows AWS_DEFAULT_REGION and the profile's only.
+        region = self._region or os.environ.get("AWS_REGION") or None
+        session = boto3.session.Session(profile_name=self._profile, region_name=region)
         self._region = session.region_name
         config = Config(
             connect_timeout=CONNECT_TIMEOUT_SECONDS,

@@ -55,7 +55,7 @@ class StackCloud(LocalCloud):
         with ExitStack() as undo:
             self.directory.mkdir(parents=True, exist_ok=True)
             self.clock.advance(seconds=0)
-            self.hypervisor = _Machines(self.directory, self._resolved) if self._machines else self.vaults
+            self.hypervisor = _Machines(self.directory, self.resolved) if self._machines else self.vaults
             undo.callback(self.hypervisor.close)
             self.aws = LocalAws(hypervisor=self.hypervisor, delays=self._delays, clock=self.clock, faults=self.faults)
             undo.callback(self.aws.close)
@@ -133,7 +133,7 @@ class StackCloud(LocalCloud):
             there = ec2.describe_launch_templates()["LaunchTemplates"]
             (ec2.create_launch_template_version if there else ec2.create_launch_template)(**named)
 
-    def _resolved(self, url: str) -> str:
+    def resolved(self, url: str) -> str:
         """What DNS does: where that API is on this machine."""
         return _API.sub(lambda found: f"{self.emulator.url}/restapis/{found[1]}/api/_user_request_", url)
 

@@ -69,15 +69,18 @@ class Ministack:
     def client(self, service: str) -> Any:
         """As the account's owner."""
         if service not in self._clients:
-            self._clients[service] = boto3.session.Session().client(  # type: ignore[call-overload]
-                service,
-                endpoint_url=self.url,
-                region_name=REGION,
-                aws_access_key_id=ACCOUNT,
-                aws_secret_access_key="test",
-                config=Config(max_pool_connections=50, retries={"total_max_attempts": 1}),
-            )
+            self._clients[service] = self.client_as(service, ACCOUNT, "test")
         return self._clients[service]
+
+    def client_as(self, service: str, access_key: str, secret_key: str) -> Any:
+        return boto3.session.Session().client(  # type: ignore[call-overload]
+            service,
+            endpoint_url=self.url,
+            region_name=REGION,
+            aws_access_key_id=access_key,
+            aws_secret_access_key=secret_key,
+            config=Config(max_pool_connections=50, retries={"total_max_attempts": 1}),
+        )
 
     def log(self) -> str:
         return self._log.read_text(errors="replace")
