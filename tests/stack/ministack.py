@@ -59,7 +59,7 @@ class Ministack:
             self._process = subprocess.Popen(
                 [PYTHON, _INSIDE / "ministack_here.py"],
                 env=environment,
-                stdin=subprocess.DEVNULL,
+                stdin=subprocess.PIPE,  # its power: it ends when we do, however that is
                 stdout=log,
                 stderr=log,
                 start_new_session=True,
@@ -92,6 +92,8 @@ class Ministack:
         except subprocess.TimeoutExpired:
             os.killpg(self._process.pid, signal.SIGKILL)
             self._process.wait()
+        if self._process.stdin:
+            self._process.stdin.close()
 
     def _answers(self) -> bool:
         if self._process.poll() is not None:

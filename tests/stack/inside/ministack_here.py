@@ -5,12 +5,15 @@ tests/stack/test_emulator.py says what must hold, so that another version is not
 - CloudFormation makes alarms on metric math. ministack evaluates no alarm by itself, so it is kept as one on the first
   of its metrics.
 - DescribeLaunchTemplateVersions says which KMS key a volume gets, too.
+- It ends with whoever started it, workers and all: standard input is its power.
 - Lambda's workers get the variables of NIGHTVAULT_WORKERS (JSON) in their environment, under those of the template.
 """
 
 import functools
 import json
 import os
+import signal
+import threading
 from collections.abc import Callable
 from typing import Any
 
@@ -54,7 +57,15 @@ def with_keys(describe: Callable[[Json], str]) -> Callable[[Json], str]:
     return whole
 
 
+def end_with_our_parent() -> None:
+    """Standard input ends when the test process does, however that died."""
+    while os.read(0, 4096):
+        pass
+    os.killpg(0, signal.SIGKILL)
+
+
 def main() -> None:
+    threading.Thread(target=end_with_our_parent, daemon=True).start()
     ec2._lt_data_xml = with_keys(ec2._lt_data_xml)
     eventbridge._put_events = functools.partial(eventbridge._put_events, allow_aws_source=True)
     alarm = provisioners._RESOURCE_HANDLERS["AWS::CloudWatch::Alarm"]
