@@ -28,6 +28,8 @@ _NOT_YET = {"IncorrectState", "IncorrectInstanceState", "VolumeInUse"}
 # Four times in 24 hours, and only when the one before is completed; before 2026, once in six hours:
 # https://docs.aws.amazon.com/ebs/latest/userguide/modify-volume-requirements.html
 _TOO_SOON = {"VolumeModificationRateExceeded", "IncorrectModificationState"}
+# EC2 did nothing, and may be asked again at once: https://docs.aws.amazon.com/ec2/latest/devguide/ec2-api-throttling.html
+_THROTTLED = {"RequestLimitExceeded", "Throttling", "ThrottlingException", "EC2ThrottledException"}
 _POINT_STATES: dict[str, PointState] = {state.value: state for state in PointState}
 
 
@@ -42,6 +44,22 @@ def _calling(call: str, *fine: str) -> Iterator[None]:
             raise CloudRefused(call, code, error.response["Error"].get("Message", "")) from error
     except BotoCoreError as error:
         raise CloudRefused(call, type(error).__name__, str(error)) from error
+
+
+def _only_throttled_again(response: Any, caught_exception: Exception | None, **_: object) -> None:
+    """botocore's `needs-retry` hook of CreateSnapshot, which runs before its own: end the call, or have no opinion.
+
+    The call knows no client token, so a second one makes a second snapshot, which no record would name:
+    https://docs.aws.amazon.com/ec2/latest/devguide/ec2-api-idempotency.html
+    After a lost answer, a timeout or a server's error, whoever seals next looks for the snapshot by its tags first:
+    not before `claim_seconds` are over, since what was just made may not be shown yet:
+    https://docs.aws.amazon.com/ec2/latest/devguide/eventual-consistency.html
+    """
+    if caught_exception:
+        raise caught_exception
+    answer = response[1]
+    if "Error" in answer and answer["Error"].get("Code") not in _THROTTLED:
+        raise ClientError(answer, "CreateSnapshot")
 
 
 class Ec2Cloud:
@@ -61,6 +79,7 @@ class Ec2Cloud:
         control_url: Callable[[], str],
     ) -> None:
         self._client = client
+        client.meta.events.register("needs-retry.ec2.CreateSnapshot", _only_throttled_again)
         self._stack = stack
         self._launch_template = launch_template
         self._subnet = subnet

@@ -22,6 +22,7 @@ from tests.localcloud.aws import LocalAws
 from tests.localcloud.aws import Stack as LocalStack
 from tests.localcloud.clock import OffsetClock
 from tests.localcloud.faults import Faults
+from tests.localcloud.interposer import dead_session
 from tests.localcloud.no_machines import NoMachines
 from tests.localcloud.patience import wait_until
 from tests.localcloud.states import Delays
@@ -444,6 +445,7 @@ class Refusing:
 
     def __init__(self, error: Exception) -> None:
         self._error = error
+        self.meta = dead_session().client("ec2").meta
 
     def __getattr__(self, name: str) -> Any:
         def call(*_: object, **__: object) -> None:

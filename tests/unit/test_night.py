@@ -2,6 +2,7 @@
 
 from collections.abc import Callable
 from dataclasses import replace
+from datetime import timedelta
 
 import pytest
 from msgspec import structs
@@ -399,6 +400,32 @@ def test_one_bad_volume_does_not_hold_up_the_others(world: World) -> None:
     assert world.control.status("H", None).last is not None
     assert world.control.status("C", None).last is None
     assert any(isinstance(f, PointFailed) and f.final and f.point.host == "C" for f in world.told.facts)
+
+
+def test_a_snapshot_whose_answer_got_lost_is_found_once_ec2_shows_it(world: World) -> None:
+    world.start("C", R1)
+    world.boot()
+    world.commit("C", R1)
+    world.finish("C", R1)
+    make, find, made_at = world.cloud.snapshot, world.cloud.find_snapshots, world.clock.now()
+
+    def lose(point: RestorePoint) -> str:
+        make(point)
+        raise CloudRefused("CreateSnapshot", "ReadTimeoutError", "no answer")
+
+    def find_later(window_id: str) -> dict[str, str]:
+        return find(window_id) if world.clock.now() > made_at + timedelta(seconds=60) else {}
+
+    world.cloud.snapshot = lose  # type: ignore[method-assign]
+    world.cloud.find_snapshots = find_later  # type: ignore[method-assign]
+    for _ in range(5):
+        world.cloud.settle()
+        world.pass_minutes(1)
+    (snapshot_id,) = world.cloud.snapshots
+    assert world.vault.phase is Phase.ASLEEP
+    last = world.control.status("C", None).last
+    assert last is not None
+    assert last.snapshot_id == snapshot_id
 
 
 def test_a_snapshot_that_fails_is_made_again(world: World) -> None:
