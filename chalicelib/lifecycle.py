@@ -255,12 +255,16 @@ def _take_runs(draft: Draft, command: Report) -> None:
             draft.reasons.append(f"run {run.run_id} of {run.host} is committed")
         if run.live and run.host in command.transfers:
             received = command.transfers[run.host]
+            known = run.progress.transfer_bytes if run.progress else 0
+            # The agent counts from the transfer's start: fewer than before is another one, after a reconnect.
+            earlier = known if received < known - run.earlier_bytes else run.earlier_bytes
             lease = draft.after(draft.policy.lease_seconds)
             draft.put_run(
                 replace(
                     run,
                     pushed=run.pushed or run.kind is Kind.BACKUP,
-                    progress=Progress(transfer_bytes=received, seen_at=draft.now),
+                    progress=Progress(transfer_bytes=earlier + received, seen_at=draft.now),
+                    earlier_bytes=earlier,
                     lease_until=lease,
                 )
             )

@@ -77,7 +77,7 @@ class Stats(Struct, frozen=True, kw_only=True):
 
 
 class Progress(Struct, frozen=True, kw_only=True):
-    """A live transfer as the vault saw it: bytes received since it began."""
+    """What the vault has received in a run: in all its transfers, since each was first seen."""
 
     transfer_bytes: int
     seen_at: datetime
@@ -94,6 +94,7 @@ class Run(Struct, frozen=True, kw_only=True):
     lease_until: datetime
     pushed: bool = False
     progress: Progress | None = None
+    earlier_bytes: int = 0  # of `progress`: by transfers before the last one, whose connections broke
     committed_at: datetime | None = None
     outcome: Outcome | None = None
     reason: str | None = None

@@ -402,6 +402,18 @@ def test_one_bad_volume_does_not_hold_up_the_others(world: World) -> None:
     assert any(isinstance(f, PointFailed) and f.final and f.point.host == "C" for f in world.told.facts)
 
 
+def test_a_runs_progress_is_of_all_its_transfers(world: World) -> None:
+    world.start("C", R1)
+    world.boot()
+    for transfer in ([0, 400, 900], [0, 300], [100, 100, 250]):
+        for received in transfer:
+            world.report(transfers={"C": received})
+        world.report()  # its connection broke
+    progress = world.control.status("C", R1).progress
+    assert progress is not None
+    assert progress.transfer_bytes == 900 + 300 + 250
+
+
 def test_a_snapshot_whose_answer_got_lost_is_found_once_ec2_shows_it(world: World) -> None:
     world.start("C", R1)
     world.boot()
