@@ -20,8 +20,8 @@ from deploy.policies import FUNCTIONS
 
 Json = dict[str, Any]
 
-# Where the pages of docs/runbooks are to be read. A fork sets this parameter of the stack to its own.
-RUNBOOKS = "https://github.com/nightvault/nightvault/blob/main/docs/runbooks"
+# Where the runbooks are: in the checkout that was deployed, unless the stack's parameter names an address.
+RUNBOOKS = "docs/runbooks"
 # https://docs.aws.amazon.com/AmazonCloudWatch/latest/APIReference/API_PutMetricAlarm.html
 LONGEST_DESCRIPTION = 1024
 # https://docs.aws.amazon.com/AmazonCloudWatch/latest/monitoring/alarm-limits.html
@@ -32,7 +32,9 @@ Missing = Literal["breaching", "notBreaching", "ignore", "missing"]
 
 @dataclass(frozen=True, kw_only=True)
 class Alarm:
-    """`name` is also its runbook's. `metric`: one of ours, or the name of one of AWS/Lambda of `functions`.
+    """`name` is also its runbook's, and `first` the first of what that says to do.
+
+    `metric`: one of ours, or the name of one of AWS/Lambda of `functions`.
 
     In alarm when `datapoints` (all, by default) of the last `periods` periods of `period` seconds are breaching.
     `resolved`: tell the topic when it is over. Several functions are added up, where a function that was not called
@@ -41,6 +43,7 @@ class Alarm:
 
     name: str
     what: str
+    first: str
     metric: Metric | str
     statistic: Literal["Sum", "Maximum"]
     comparison: Literal["GreaterThanOrEqualToThreshold", "LessThanThreshold"] = "GreaterThanOrEqualToThreshold"
@@ -68,6 +71,7 @@ ALARMS = (
     Alarm(
         name="host-overdue",
         what="No backup of a host that counts for twice its interval.",
+        first="`vaultctl hosts` says who; on that host, `nightvault status` and `nightvault doctor`.",
         metric=metrics.OVERDUE_HOSTS,
         statistic="Maximum",
         period=900,  # as often as it is sent
@@ -77,6 +81,7 @@ ALARMS = (
     Alarm(
         name="vault-awake-past-window",
         what="A vault is awake 15 minutes past its window: neither the sweep nor the machine itself has stopped it.",
+        first="`vaultctl windows --days 1` says which vault; stop its instance in the EC2 console.",
         metric=metrics.SECONDS_PAST_WINDOW,
         statistic="Maximum",
         threshold=900,  # ten minutes after its window the machine powers itself off
@@ -85,18 +90,21 @@ ALARMS = (
     Alarm(
         name="wake-failed",
         what="A vault did not wake after its last attempt. The hosts of that window were not backed up.",
+        first="read nightvault's own mail and `vaultctl doctor`; mend, then `vaultctl wake VAULT`.",
         metric=metrics.WAKES_GIVEN_UP,
         statistic="Sum",
     ),
     Alarm(
         name="snapshot-failed",
         what="A volume's snapshot failed for good. There is no restore point of that night.",
+        first="read nightvault's own mail; `nightvault backup` on the host makes a restore point.",
         metric=metrics.POINTS_GIVEN_UP,
         statistic="Sum",
     ),
     Alarm(
         name="function-errors",
         what="A Lambda ended in an error or ran out of time.",
+        first="the dashboard's graph of errors says which Lambda, its log why.",
         metric="Errors",
         statistic="Sum",
         functions=_EVERY,
@@ -104,6 +112,7 @@ ALARMS = (
     Alarm(
         name="function-throttles",
         what="A Lambda was throttled: the account's concurrency is used up.",
+        first="if it goes on, compare ConcurrentExecutions with the account's quota (`vaultctl doctor`).",
         metric="Throttles",
         statistic="Sum",
         functions=_EVERY,
@@ -111,6 +120,7 @@ ALARMS = (
     Alarm(
         name="sweep-not-running",
         what="The sweep has not run for ten minutes. Nothing enforces windows or repairs anything.",
+        first="in EventBridge, is the rule of the sweep enabled? If it is gone, `make deploy`.",
         metric="Invocations",
         statistic="Sum",
         comparison="LessThanThreshold",
@@ -122,12 +132,14 @@ ALARMS = (
     Alarm(
         name="daily-budget-spent",
         what="A vault has used all its awake time of the day. Whoever was pushing was cut.",
+        first="`vaultctl windows --plot` says who pushed; `vaultctl rotate HOST` if the host did not.",
         metric=metrics.BUDGETS_SPENT,
         statistic="Sum",
     ),
     Alarm(
         name="volume-nearly-full",
         what="A host's volume is over 90 % full.",
+        first="`vaultctl hosts` says whose; `vaultctl change HOST --max-size-gib N` lets it grow.",
         metric=metrics.VOLUME_FILL,
         statistic="Maximum",
         threshold=90,  # at 80 it should have been enlarged
@@ -138,12 +150,14 @@ ALARMS = (
     Alarm(
         name="unexpected-host-key",
         what="A vault showed another ssh host key than the one it enrolled with.",
+        first="unless you know who changed the machine, stop its instance, and do not terminate it.",
         metric=metrics.UNEXPECTED_HOST_KEYS,
         statistic="Sum",
     ),
     Alarm(
         name="faults",
         what="Calls to AWS, or alerts, have been failing for a quarter of an hour.",
+        first="the sweep's log says which call; AccessDenied or UnauthorizedOperation: `make deploy`.",
         metric=metrics.FAULTS,
         statistic="Sum",
         periods=3,  # one refused call is ordinary: the next sweep repairs it
@@ -157,9 +171,9 @@ def alarms() -> Json:
     runbooks = {
         "Type": "String",
         "Default": RUNBOOKS,
-        "AllowedPattern": "https://[^\\s]+[^/\\s]",
-        "ConstraintDescription": "an https address without a slash at its end",
-        "Description": "Where the pages of docs/runbooks can be read; every alarm's text links to its own",
+        "AllowedPattern": "\\S*[^/\\s]",
+        "ConstraintDescription": "a folder or an address, without a slash at its end",
+        "Description": "Where the runbooks are: a folder of the checkout, or an address; every alarm names its own",
     }
     resources = {
         alarm.resource: {"Type": "AWS::CloudWatch::Alarm", "Properties": _properties(alarm)} for alarm in ALARMS
@@ -188,7 +202,7 @@ def _properties(alarm: Alarm) -> Json:
         told["InsufficientDataActions"] = topic  # what is sent around the clock has stopped coming
     return {
         "AlarmName": {"Fn::Sub": f"${{AWS::StackName}}-{alarm.name}"},
-        "AlarmDescription": {"Fn::Sub": f"{alarm.what} What to do: ${{Runbooks}}/{alarm.name}.md"},
+        "AlarmDescription": {"Fn::Sub": f"{alarm.what} First: {alarm.first} More: ${{Runbooks}}/{alarm.name}.md"},
         "ComparisonOperator": alarm.comparison,
         "Threshold": alarm.threshold,
         "EvaluationPeriods": alarm.periods,

@@ -191,10 +191,10 @@ def test_every_alarm_has_a_runbook_and_every_runbook_an_alarm() -> None:
 
 
 @pytest.mark.parametrize("alarm", ALARMS, ids=lambda alarm: alarm.name)
-def test_an_alarm_says_what_it_means_and_links_to_its_page(alarm: alarms.Alarm) -> None:
+def test_an_alarm_says_what_it_means_what_to_do_first_and_where_its_page_is(alarm: alarms.Alarm) -> None:
     properties = resolve(alarms.alarms()["Resources"][alarm.resource]["Properties"], NAMES)
     text = properties["AlarmDescription"]
-    assert text.startswith(alarm.what)
+    assert text.startswith(f"{alarm.what} First: {alarm.first}")
     assert text.endswith(f"https://example.org/runbooks/{alarm.name}.md")
     assert len(text) <= alarms.LONGEST_DESCRIPTION - 100  # room for a longer address
     assert properties["AlarmActions"] == ["arn:topic"]
@@ -238,4 +238,9 @@ def test_the_window_is_over_before_an_alarm_says_so() -> None:
 def test_alarms_and_dashboard_are_parts_of_the_template() -> None:
     whole = parts.merged()
     assert {alarm.resource for alarm in ALARMS} | {"Dashboard"} <= set(whole["Resources"])
-    assert whole["Parameters"]["Runbooks"]["Default"] == alarms.RUNBOOKS
+    runbooks = whole["Parameters"]["Runbooks"]
+    assert runbooks["Default"] == alarms.RUNBOOKS
+    assert (ROOT / alarms.RUNBOOKS).is_dir(), "in the checkout, which needs no web"
+    for good in (alarms.RUNBOOKS, "https://example.org/runbooks"):
+        assert re.fullmatch(runbooks["AllowedPattern"], good)
+    assert not re.fullmatch(runbooks["AllowedPattern"], "https://example.org/runbooks/")
