@@ -46,6 +46,12 @@ def enroll(request: Request) -> Response:
     return http.respond(wiring.enrolment().enroll(body.code, body.public_key))
 
 
+@app.route("/program", methods=["GET"])
+@answers
+def program(request: Request) -> Response:
+    return http.respond(wiring.program().document(http.query_sha256(request)))
+
+
 @app.route("/report", methods=["POST"], authorizer=bearer)
 @answers
 def report(request: Request) -> Response:

@@ -62,6 +62,10 @@ class CodeRefused(NightvaultError):
         super().__init__("code: unknown, expired or already used; ask the operator for a new one")
 
 
+class UnknownProgram(NightvaultError):
+    """A machine asks for a program that this deployment does not have."""
+
+
 class NotForThisToken(NightvaultError):
     """A host's token on a vault's route, or the other way round."""
 

@@ -1,5 +1,6 @@
 """The edge: requests to typed values, answers and errors to responses. The only place that knows statuses."""
 
+import re
 from collections.abc import Callable, Mapping
 from ipaddress import ip_address
 from typing import Annotated, TypeVar
@@ -22,6 +23,7 @@ STATUS: dict[type[errors.NightvaultError], int] = {
     errors.UnknownRun: 404,
     errors.UnknownHost: 404,
     errors.UnknownVault: 404,
+    errors.UnknownProgram: 404,
     errors.RunIdTaken: 409,
     errors.RunSuperseded: 409,
     errors.StaleVault: 409,
@@ -161,16 +163,29 @@ def body(request: Request, wire: type[Body]) -> Body:
 
 def query_run_id(request: Request) -> str | None:
     """The `run_id` of the query, if there is one. Raises BadRequest for what is no UUID, or any other field."""
-    query: Mapping[str, str] = request.query_params or {}
-    for name in query:
-        if name != "run_id":
-            raise errors.BadRequest(f"query: unknown field {str(name)[:40]!r}; only run_id is taken")
-    if "run_id" not in query:
+    run_id = _query(request, "run_id")
+    if run_id is None:
         return None
     try:
-        return str(UUID(query["run_id"]))
+        return str(UUID(run_id))
     except ValueError:
         raise errors.BadRequest("run_id: must be a UUID") from None
+
+
+def query_sha256(request: Request) -> str:
+    """The `sha256` of the query. Raises BadRequest."""
+    sha256 = _query(request, "sha256") or ""
+    if not re.fullmatch("[0-9a-f]{64}", sha256):
+        raise errors.BadRequest("sha256: must be 64 hexadecimal digits")
+    return sha256
+
+
+def _query(request: Request, only: str) -> str | None:
+    query: Mapping[str, str] = request.query_params or {}
+    for name in query:
+        if name != only:
+            raise errors.BadRequest(f"query: unknown field {str(name)[:40]!r}; only {only} is taken")
+    return query.get(only)
 
 
 def caller(request: Request) -> str:

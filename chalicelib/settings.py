@@ -2,8 +2,12 @@
 
 from collections.abc import Mapping
 from dataclasses import dataclass
+from pathlib import Path
 
 from chalicelib.model import Policy
+
+# Where deploy/packaging.py puts the vaults' program.
+PROGRAM = Path(__file__).with_name("vault-program.tar.xz")
 
 
 class SettingsError(Exception):
@@ -17,7 +21,8 @@ class Settings:
     `launch_template` is a name, `kms_key` an ARN (empty: AWS's own key for EBS), `url_parameter` the name of the SSM
     parameter that holds the API's URL. `url` is that URL where the stack can say it (`operate`), else empty: the
     functions behind the API can't be told it by a template that makes them first. `instance_type` and `root_gib` are
-    what the launch template says, where a bill is drawn (`timeline_widget`).
+    what the launch template says, where a bill is drawn (`timeline_widget`). `program` is the file that new vaults
+    fetch.
     """
 
     stack: str
@@ -31,6 +36,7 @@ class Settings:
     url: str = ""
     instance_type: str = ""
     root_gib: int = 8
+    program: str = str(PROGRAM)
 
     @classmethod
     def from_environment(cls, environment: Mapping[str, str]) -> "Settings":
@@ -52,6 +58,7 @@ class Settings:
             url_parameter=environment.get("NIGHTVAULT_URL_PARAMETER", ""),
             url=environment.get("NIGHTVAULT_URL", ""),
             instance_type=environment.get("NIGHTVAULT_INSTANCE_TYPE", ""),
+            program=environment.get("NIGHTVAULT_PROGRAM", str(PROGRAM)),
             root_gib=int(environment.get("NIGHTVAULT_ROOT_GIB", "8")),
             policy=_policy(environment),
         )

@@ -7,6 +7,7 @@ import os
 import time
 from datetime import UTC, datetime
 from functools import cached_property
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 from chalicelib.ports import Clock, Cloud, Notifier, Pinger, Store, Telemetry
@@ -19,6 +20,7 @@ if TYPE_CHECKING:
 
     from chalicelib.control import Control
     from chalicelib.enrolment import Enrolment
+    from chalicelib.program import Program
 
 
 class SystemClock:
@@ -132,6 +134,12 @@ class Wiring:
 
         return Enrolment(self.control)
 
+    @cached_property
+    def program(self) -> "Program":
+        from chalicelib.program import Program
+
+        return Program(Path(self.settings.program))
+
 
 class _LazyNotifier:
     def __init__(self, wiring: Wiring) -> None:
@@ -173,6 +181,10 @@ def control() -> "Control":
 
 def enrolment() -> "Enrolment":
     return wired().enrolment
+
+
+def program() -> "Program":
+    return wired().program
 
 
 def store() -> Store:

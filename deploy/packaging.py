@@ -13,6 +13,7 @@ from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
+from chalicelib.settings import PROGRAM
 from deploy import parts, policies
 
 ROOT = parts.ROOT
@@ -86,6 +87,7 @@ def _stage(project: Path, architecture: str, wheels: Path) -> None:
     shutil.copy(ROOT / "app.py", project)
     # Chalice would pack compiled files too, and whatever else lies there.
     shutil.copytree(ROOT / "chalicelib", project / "chalicelib", ignore=shutil.ignore_patterns("__pycache__", "*.pyc"))
+    (project / "chalicelib" / PROGRAM.name).write_bytes(parts.vault_image().program())
     if wheels.exists():
         (project / "vendor").symlink_to(wheels.resolve())
         (project / "requirements.txt").write_text("")

@@ -8,6 +8,7 @@ same thing are an error.
 """
 
 import base64
+import importlib
 import json
 import sys
 from collections.abc import Callable, Iterable
@@ -87,15 +88,19 @@ def functions() -> Json:
     return {"Resources": resources}
 
 
-def vault() -> Json:
-    """The vault's user data: the agent itself, the same bytes for the same vault-image/."""
+def vault_image() -> Any:
+    """vault-image/user_data.py: its folder is no package, for it goes to a machine as it is."""
     folder = str(ROOT / "vault-image")
     sys.path.insert(0, folder)
     try:
-        import user_data  # type: ignore[import-not-found,unused-ignore] # noqa: PLC0415 (its folder is no package: it goes to a machine as it is)
+        return importlib.import_module("user_data")
     finally:
         sys.path.remove(folder)
-    data = base64.b64encode(user_data.user_data()).decode("ascii")
+
+
+def vault() -> Json:
+    """The vault's user data, which names its program by digest: the same bytes for the same vault-image/."""
+    data = base64.b64encode(vault_image().user_data()).decode("ascii")
     return {"Resources": {"VaultTemplate": {"Properties": {"LaunchTemplateData": {"UserData": data}}}}}
 
 

@@ -3,27 +3,25 @@
     python3 vault-image/user_data.py > user-data.gz
 
 It is the same for every stack and host: the control plane's URL and the code to enrol with come as the instance's
-tags. cloud-init runs it on an instance's first boot. On later boots nothing runs but the two systemd units.
+tags. On an instance's first boot cloud-init runs first_boot.py, which fetches the program from the control plane and
+runs its install.sh. On later boots nothing runs but systemd units.
 """
 
 import argparse
-import ast
-import base64
-import bz2
 import gzip
+import hashlib
 import io
 import json
+import lzma
 import sys
 import tarfile
-import tokenize
-from collections.abc import Iterator
 from pathlib import Path
 
 _HERE = Path(__file__).resolve().parent
 # https://docs.aws.amazon.com/AWSEC2/latest/UserGuide/user-data.html: before base64.
 LIMIT_BYTES = 16384
-PACKAGES = ("openssh-server", "python3", "rsync", "xfsprogs")  # Debian's rsync brings /usr/bin/rrsync
-_ARCHIVE = "/opt/nightvault.tar.bz2"
+# What stays here, or comes by user data.
+_NO_PART_OF_THE_PROGRAM = ("user_data.py", "first_boot.py")
 
 
 class TooLarge(Exception):
@@ -65,47 +63,43 @@ def files() -> dict[str, tuple[int, str]]:
     found = {
         "/etc/nightvault/agent.json": (0o644, "{}\n"),
         "/etc/nightvault/sshd_config": (0o644, sshd_config()),
+        "/opt/nightvault/install.sh": (0o755, (_HERE / "install.sh").read_text()),
         "/etc/systemd/system/nightvault-agent.service": (0o644, (_HERE / "nightvault-agent.service").read_text()),
         "/etc/systemd/system/ssh.service.d/nightvault.conf": (0o644, (_HERE / "sshd-nightvault.conf").read_text()),
     }
     for path in sorted(_HERE.glob("*.py")):
-        if path.name != Path(__file__).name:
+        if path.name not in _NO_PART_OF_THE_PROGRAM:
             mode = 0o755 if path.name in ("agent.py", "gate.py") else 0o644
             found[f"/opt/nightvault/{path.name}"] = (mode, path.read_text())
     return found
 
 
-def cloud_config() -> str:
-    """What cloud-init is to do, as JSON, which is YAML.
+def program() -> bytes:
+    """The program of a vault, which the control plane gives to new machines: a tar.xz of `files()`, as they are.
 
-    The files travel as one tar.bz2 without their comments, since 16 KiB is all there is; base64 costs next to
-    nothing, for the gzip around it undoes it.
+    The same bytes for the same files.
     """
+    buffer = io.BytesIO()
+    with tarfile.open(fileobj=buffer, mode="w", format=tarfile.USTAR_FORMAT) as archive:
+        for path, (mode, text) in sorted(files().items()):
+            data = text.encode()
+            member = tarfile.TarInfo(path.lstrip("/"))
+            member.size, member.mode = len(data), mode
+            archive.addfile(member, io.BytesIO(data))
+    return lzma.compress(buffer.getvalue())
+
+
+def cloud_config() -> str:
+    """What cloud-init is to do, as JSON, which is YAML."""
+    digest = hashlib.sha256(program()).hexdigest()
+    first_boot = (_HERE / "first_boot.py").read_text()
     return "#cloud-config\n" + json.dumps(
         {
             "users": [],  # no login but the hosts', and theirs only to the gate
             "disable_root": True,
             "ssh_pwauth": False,
             "ssh_genkeytypes": ["ed25519"],
-            "package_update": True,
-            "packages": list(PACKAGES),
-            "write_files": [
-                {
-                    "path": _ARCHIVE,
-                    "permissions": "0600",
-                    "encoding": "b64",
-                    "content": base64.b64encode(_archive()).decode(),
-                }
-            ],
-            # Python's tarfile and not tar, which would want a package for that.
-            "runcmd": [
-                ["python3", "-c", f"import tarfile; tarfile.open({_ARCHIVE!r}).extractall('/')"],
-                ["groupadd", "--force", "--system", "nightvault"],
-                ["mkdir", "-p", "/etc/nightvault/keys"],
-                ["systemctl", "daemon-reload"],
-                ["systemctl", "restart", "ssh.service"],
-                ["systemctl", "enable", "--now", "nightvault-agent.service"],
-            ],
+            "runcmd": [["python3", "-c", first_boot, digest]],
         },
         indent=1,
     )
@@ -115,47 +109,8 @@ def user_data() -> bytes:
     """The user data, before EC2's base64. The same bytes for the same files. Raises TooLarge."""
     data = gzip.compress(cloud_config().encode(), 9, mtime=0)
     if len(data) > LIMIT_BYTES:
-        raise TooLarge(f"{len(data)} bytes of user data, {LIMIT_BYTES} allowed; make vault-image/ smaller")
+        raise TooLarge(f"{len(data)} bytes of user data, {LIMIT_BYTES} allowed; make first_boot.py smaller")
     return data
-
-
-def _archive() -> bytes:
-    buffer = io.BytesIO()
-    with tarfile.open(fileobj=buffer, mode="w", format=tarfile.USTAR_FORMAT) as archive:
-        for path, (mode, text) in sorted(files().items()):
-            data = (bare_python(text) if path.endswith(".py") else bare_lines(text)).encode()
-            member = tarfile.TarInfo(path.lstrip("/"))
-            member.size, member.mode = len(data), mode
-            archive.addfile(member, io.BytesIO(data))
-    return bz2.compress(buffer.getvalue(), 9)  # for text this small it beats xz
-
-
-def bare_lines(text: str) -> str:
-    """A configuration file without its comments."""
-    return "".join(line for line in text.splitlines(keepends=True) if line.strip() and not line.startswith("#"))
-
-
-def bare_python(source: str) -> str:
-    """A program without comments and docstrings; what is left stands on the same lines, for tracebacks."""
-    lines = source.splitlines(keepends=True)
-    tokens = tokenize.generate_tokens(io.StringIO(source).readline)
-    comments = [token.start for token in tokens if token.type == tokenize.COMMENT and token.start != (1, 0)]
-    for row, column in comments:
-        lines[row - 1] = lines[row - 1][:column].rstrip() + "\n"
-    for text, alone in _docstrings(ast.parse(source)):
-        first, last = text.lineno - 1, (text.end_lineno or text.lineno) - 1
-        lines[first] = lines[first][: text.col_offset] + ("pass" if alone else "")
-        lines[first] = lines[first].rstrip() + "\n"
-        lines[first + 1 : last + 1] = ["\n"] * (last - first)
-    return "".join(lines)
-
-
-def _docstrings(tree: ast.Module) -> Iterator[tuple[ast.Expr, bool]]:
-    for node in ast.walk(tree):
-        if isinstance(node, ast.Module | ast.ClassDef | ast.FunctionDef) and ast.get_docstring(node) is not None:
-            text = node.body[0]
-            if isinstance(text, ast.Expr):
-                yield text, len(node.body) == 1
 
 
 def main(arguments: list[str]) -> int:

@@ -1,4 +1,4 @@
-"""docs/protocol.md over real HTTP: statuses, shapes and headers of the five routes."""
+"""docs/protocol.md over real HTTP: statuses, shapes and headers of the routes (of /program: test_program.py)."""
 
 from typing import Any
 

@@ -181,8 +181,12 @@ class LocalCloud:
         import app  # noqa: PLC0415 - only now: importing it is the application's cold start
         from chalicelib import wiring  # noqa: PLC0415
         from chalicelib.settings import Settings  # noqa: PLC0415
+        from deploy import parts  # noqa: PLC0415
 
+        program = self.directory / "vault-program.tar.xz"
+        program.write_bytes(parts.vault_image().program())
         environment = {
+            "NIGHTVAULT_PROGRAM": str(program),
             "NIGHTVAULT_STACK": self._stack_name,
             "NIGHTVAULT_TABLE": self.stack.table,
             "NIGHTVAULT_LAUNCH_TEMPLATE": self.stack.launch_template,

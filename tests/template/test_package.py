@@ -2,6 +2,7 @@
 
 import base64
 import gzip
+import hashlib
 import json
 import re
 import zipfile
@@ -12,7 +13,7 @@ from typing import Any
 import pytest
 
 from chalicelib.model import Policy
-from chalicelib.settings import Settings
+from chalicelib.settings import PROGRAM, Settings
 from deploy import parts
 from deploy.packaging import Package
 from deploy.policies import FUNCTIONS
@@ -38,6 +39,13 @@ def test_the_zip_holds_what_app_imports_and_nothing_else_of_ours(made: Package) 
     compiled = [name for name in files if name.endswith(".so")]
     assert compiled
     assert all("aarch64" in name for name in compiled), "Lambda runs on arm64"
+
+
+def test_the_zip_holds_the_program_that_user_data_names(made: Package, resources: dict[str, Any]) -> None:
+    with zipfile.ZipFile(made.zip_path) as archive:
+        program = archive.read(f"chalicelib/{PROGRAM.name}")
+    data = resources["VaultTemplate"]["Properties"]["LaunchTemplateData"]["UserData"]
+    assert hashlib.sha256(program).hexdigest() in gzip.decompress(base64.b64decode(data)).decode()
 
 
 def test_the_same_sources_give_the_same_bytes(made: Package, tmp_path: Path) -> None:

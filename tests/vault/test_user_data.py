@@ -1,19 +1,22 @@
 """What EC2 gives the machine: small enough, the same each time, and all the files of the folder."""
 
-import ast
-import base64
 import gzip
+import hashlib
 import io
 import json
 import os
 import subprocess
 import sys
 import tarfile
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
+import first_boot
 import pytest
 import user_data
+
+from tests.vault import vaults
 
 IMAGE = Path(user_data.__file__).resolve().parent
 
@@ -39,9 +42,8 @@ def _has_yaml() -> bool:
 
 
 @pytest.fixture(scope="module")
-def members(config: dict[str, Any]) -> dict[str, tuple[int, str]]:
-    [written] = config["write_files"]
-    with tarfile.open(fileobj=io.BytesIO(base64.b64decode(written["content"]))) as archive:
+def members() -> dict[str, tuple[int, str]]:
+    with tarfile.open(fileobj=io.BytesIO(user_data.program())) as archive:
         found = {}
         for member in archive:
             file = archive.extractfile(member)
@@ -71,34 +73,15 @@ def test_the_same_each_time() -> None:
 
 def test_exactly_the_files_of_the_folder(members: dict[str, tuple[int, str]]) -> None:
     """A file that someone adds to the folder is on the vault, or this test says so."""
-    here = {path.name for path in IMAGE.iterdir() if path.is_file()} - {"README.md", "user_data.py"}
+    here = {path.name for path in IMAGE.iterdir() if path.is_file()} - {"README.md", "user_data.py", "first_boot.py"}
     names = {"sshd-nightvault.conf": "nightvault.conf"}
     assert {Path(path).name for path in members} == {names.get(name, name) for name in here} | {"agent.json"}
     assert {path for path, (mode, _text) in members.items() if mode == 0o755} == {
         "/opt/nightvault/agent.py",
         "/opt/nightvault/gate.py",
+        "/opt/nightvault/install.sh",
     }
-
-
-def test_the_programs_are_the_same_but_for_what_they_say(members: dict[str, tuple[int, str]]) -> None:
-    for path, (_mode, text) in members.items():
-        if path.endswith(".py"):
-            source = (IMAGE / Path(path).name).read_text()
-            assert _bare(text) == _bare(source), path
-            assert [n.lineno for n in ast.walk(ast.parse(text)) if isinstance(n, ast.Call)] == [
-                n.lineno for n in ast.walk(ast.parse(source)) if isinstance(n, ast.Call)
-            ]
-            assert text.splitlines()[0] == source.splitlines()[0] or not source.startswith("#!")
-
-
-def _bare(source: str) -> str:
-    tree = ast.parse(source)
-    for node in ast.walk(tree):
-        if isinstance(node, ast.Module | ast.ClassDef | ast.FunctionDef):
-            if ast.get_docstring(node) is not None:
-                del node.body[0]
-            node.body = [child for child in node.body if not isinstance(child, ast.Pass)]
-    return ast.dump(tree)
+    assert json.loads(members["/etc/nightvault/agent.json"][1]) == {}  # it is told by the instance's tags
 
 
 def test_what_it_brings_runs(members: dict[str, tuple[int, str]], tmp_path: Path) -> None:
@@ -114,16 +97,48 @@ def test_what_it_brings_runs(members: dict[str, tuple[int, str]], tmp_path: Path
     assert helped.returncode == 2
 
 
-def test_the_first_boot(config: dict[str, Any], members: dict[str, tuple[int, str]]) -> None:
-    assert set(config["packages"]) >= {"rsync", "xfsprogs", "python3", "openssh-server"}
+def test_the_user_data_names_this_very_program(config: dict[str, Any]) -> None:
+    [[python, _c, source, digest]] = config["runcmd"]
+    assert (python, source) == ("python3", (IMAGE / "first_boot.py").read_text())
+    assert digest == hashlib.sha256(user_data.program()).hexdigest()
     assert (config["users"], config["ssh_pwauth"]) == ([], False)
-    assert all(isinstance(command, list) for command in config["runcmd"])  # no shell
-    assert json.loads(members["/etc/nightvault/agent.json"][1]) == {}  # it is told by the instance's tags
+
+
+@pytest.fixture
+def cloud() -> Iterator[vaults.Cloud]:
+    made = vaults.Cloud()
+    made.metadata["tags/instance/nightvault-url"] = made.url
+    yield made
+    made.close()
+
+
+def test_a_new_machine_fetches_its_program(cloud: vaults.Cloud) -> None:
+    cloud.program = user_data.program()
+    digest = hashlib.sha256(cloud.program).hexdigest()
+    assert first_boot.fetch(digest, cloud.url) == cloud.program
+
+
+def test_another_program_than_the_one_named_is_refused(cloud: vaults.Cloud) -> None:
+    cloud.program = user_data.program()
+    with pytest.raises(ValueError, match="another program"):
+        first_boot.fetch("0" * 64, cloud.url)
+
+
+def test_no_program_is_an_error_that_is_tried_again(cloud: vaults.Cloud) -> None:
+    with pytest.raises(OSError, match="404"):
+        first_boot.fetch("0" * 64, cloud.url)
+    del cloud.metadata["tags/instance/nightvault-url"]
+    with pytest.raises(OSError, match="404"):
+        first_boot.fetch("0" * 64, cloud.url)
+
+
+def test_the_agents_mounts_show_in_sshds_sessions(members: dict[str, tuple[int, str]]) -> None:
     unit = members["/etc/systemd/system/nightvault-agent.service"][1]
     assert "ExecStart=/opt/nightvault/agent.py --config /etc/nightvault/agent.json" in unit
     # What gives a service mounts of its own hides what the agent mounts from sshd.
+    lines = [line for line in unit.splitlines() if not line.startswith("#")]
     for word in ("ProtectSystem", "PrivateTmp", "ProtectHome", "PrivateDevices", "ProtectKernel", "ReadOnlyPaths"):
-        assert f"{word}" not in unit
+        assert not [line for line in lines if word in line]
 
 
 @pytest.mark.parametrize("changes", [{}, {"port": 2222, "listen": "127.0.0.1", "strict_modes": False, "root": True}])

@@ -120,6 +120,7 @@ class Cloud:
             "public-ipv4": "203.0.113.9",
             "tags/instance/nightvault-code": CODE,
         }
+        self.program = b""  # what new machines are given, whatever they ask for; empty: 404
         self.token = TOKEN
         self.codes = {CODE}
         self.refusals: list[tuple[int, str]] = []  # answers to coming reports, before orders are given again
@@ -141,7 +142,10 @@ class Cloud:
 
             def do_GET(self) -> None:
                 found = cloud.metadata.get(self.path.removeprefix("/latest/meta-data/"))
-                if self.headers["X-aws-ec2-metadata-token"] != "imds-session":
+                if self.path.startswith("/program?sha256="):
+                    document = {"program": base64.b64encode(cloud.program).decode()}
+                    self._answer(200 if cloud.program else 404, json.dumps(document).encode())
+                elif self.headers["X-aws-ec2-metadata-token"] != "imds-session":
                     self._answer(401, b"")
                 else:
                     self._answer(200 if found else 404, (found or "").encode())
