@@ -120,6 +120,46 @@ class Ceiling(Struct, frozen=True, kw_only=True):
     closes_at: datetime
 
 
+class Retention(Struct, frozen=True, kw_only=True):
+    """How many days, ISO weeks and months (UTC) that have a restore point keep one. All 0: every point is kept."""
+
+    daily: int = 14
+    weekly: int = 8
+    monthly: int = 24
+
+    @property
+    def off(self) -> bool:
+        return not (self.daily or self.weekly or self.monthly)
+
+
+class Retained(Struct, frozen=True, kw_only=True):
+    """When a host's restore points were last thinned out, and when they are to be looked at again at the latest."""
+
+    at: datetime
+    next_at: datetime
+
+
+class Marks(Struct, frozen=True, kw_only=True, omit_defaults=True):
+    """What became of a restore point since it was made: drills, locks, and its end.
+
+    Kept beside the point's record, and changed only over the `version` that was read: a drill, an operator and
+    retention may all write at once. `fit`: passed its last drill, failed it, or (None) was never drilled.
+    """
+
+    version: int = 0
+    fit: bool | None = None
+    drilled_at: datetime | None = None
+    held_at: datetime | None = None  # an operator's hold, until that operator ends it
+    locked_until: datetime | None = None  # EBS's own lock, as an operator asked for it here
+    lock_mode: str = ""
+    dropped_at: datetime | None = None  # it is to be deleted: saved before DeleteSnapshot is called
+    dropped_for: str = ""
+    refusals: int = 0  # how often AWS would not delete it, what it said last, and when it is asked again
+    refused: str = ""
+    retry_at: datetime | None = None
+    deleted_at: datetime | None = None
+
+
 class RestorePoint(Struct, frozen=True, kw_only=True):
     """A snapshot of one host's volume. `complete` says whether the run that pushed last was whole."""
 
@@ -138,6 +178,12 @@ class RestorePoint(Struct, frozen=True, kw_only=True):
     # As the vault's agent last reported it; None where it did not, or an older version wrote this.
     volume_gib: int | None = None
     used_bytes: int | None = None
+    marks: Marks = Marks()
+
+    @property
+    def counts(self) -> bool:
+        """A completed snapshot of a complete run: what backup, retention and restore look at."""
+        return self.complete and self.state is PointState.COMPLETED
 
 
 class Window(Struct, frozen=True, kw_only=True):
@@ -328,6 +374,10 @@ class Host(Struct, frozen=True, kw_only=True):
     enrolled_at: datetime
     last_backup: LastBackup | None = None
     retired_at: datetime | None = None
+    retention: Retention | None = None  # its own; None: the stack's
+    # Something is off, or an operator wants time: every restore point made until then is kept until that is ended.
+    kept_since: datetime | None = None
+    retained: Retained | None = None
 
     def overdue(self, now: datetime) -> bool:
         """No backup that counts for twice its interval (the first: since enrolment). Never for a retired host."""
@@ -350,7 +400,7 @@ class Code(Struct, frozen=True, kw_only=True):
 
 
 class Policy(Struct, frozen=True, kw_only=True):
-    """The durations that a vault's life obeys, in seconds."""
+    """What a vault's life obeys: durations in seconds, and how many restore points are kept."""
 
     window_seconds: int = 12960  # 3.6 h of awake time a UTC day
     restore_seconds: int = 43200  # restores have a budget of their own: 12 h a day
@@ -367,3 +417,11 @@ class Policy(Struct, frozen=True, kw_only=True):
     # Between two enlargements of a volume. AWS allows four in 24 hours, each after the one before has completed, and
     # where that is not yet so, one in six: https://docs.aws.amazon.com/ebs/latest/userguide/modify-volume-requirements.html
     growth_pause_seconds: int = 21600
+    keep_daily: int = 14
+    keep_weekly: int = 8
+    keep_monthly: int = 24
+
+    @property
+    def retention(self) -> Retention:
+        """Of hosts that have none of their own."""
+        return Retention(daily=self.keep_daily, weekly=self.keep_weekly, monthly=self.keep_monthly)
