@@ -6,6 +6,9 @@ from chalicelib.commands import (
     HostKeyUnexpected,
     PointCounted,
     PointFailed,
+    PointVolumeStays,
+    RestoreFailed,
+    RestoreReady,
     Retired,
     RunEnded,
     RunStarted,
@@ -59,6 +62,20 @@ def alert_of(fact: Fact) -> tuple[str, str] | None:
                 f"{host} is retired, and its volume {volume_id} was deleted as asked. All that it held is in "
                 f"{snapshot_id}; its restore points stay.",
             )
+        case RestoreFailed(run=run):
+            return (
+                f"nightvault: a restore of {run.host} failed",
+                f"Restore run {run.run_id} of {run.host} could not be given its data: {run.reason}.\n"
+                f"Nothing is lost. See what there is (`vaultctl restore-points {run.host}`), and start the restore "
+                "again; by hand it goes as in docs/restore-by-hand.md.",
+            )
+        case PointVolumeStays(volume=volume):
+            return (
+                f"nightvault: a restore's volume of {volume.host} stays",
+                f"The volume {volume.volume_id or '(id unknown)'}, made from {volume.point_id} for a restore of "
+                f"{volume.host} that is over, could not be removed for half an hour, and costs. It is tried again "
+                "each minute, and goes at the latest when the vault is asleep.",
+            )
         case (
             RunStarted()
             | RunEnded()
@@ -70,5 +87,6 @@ def alert_of(fact: Fact) -> tuple[str, str] | None:
             | PointFailed()
             | BudgetSpent()
             | Retired()
+            | RestoreReady()
         ):
             return None

@@ -31,6 +31,8 @@ RESTORE_POINTS = Metric("RestorePoints", "Count", "Label")
 SNAPSHOT_FAILURES = Metric("SnapshotFailures", "Count")  # each attempt
 POINTS_GIVEN_UP = Metric("PointsGivenUp", "Count")  # the last one: there is no restore point of that night
 BUDGETS_SPENT = Metric("BudgetsSpent", "Count")  # a vault has no awake time left until the next UTC day
+RESTORE_READY_SECONDS = Metric("RestoreReadySeconds", "Seconds")  # from a restore's start until it can be pulled
+RESTORES_FAILED = Metric("RestoresFailed", "Count")  # the vault could not give a restore its data
 UNEXPECTED_HOST_KEYS = Metric("UnexpectedHostKeys", "Count")
 FAULTS = Metric("Faults", "Count")
 SECONDS_PAST_WINDOW = Metric("SecondsPastWindow", "Seconds")  # only while a vault is awake past its window
@@ -51,6 +53,8 @@ ALL = (
     SNAPSHOT_FAILURES,
     POINTS_GIVEN_UP,
     BUDGETS_SPENT,
+    RESTORE_READY_SECONDS,
+    RESTORES_FAILED,
     UNEXPECTED_HOST_KEYS,
     FAULTS,
     SECONDS_PAST_WINDOW,

@@ -6,7 +6,20 @@ from datetime import datetime
 from typing import Protocol
 
 from chalicelib.commands import Fact
-from chalicelib.model import Code, Host, InstanceState, LastBackup, PointState, RestorePoint, Slot, Vault, Window
+from chalicelib.model import (
+    Code,
+    Host,
+    InstanceState,
+    LastBackup,
+    PointState,
+    PointVolume,
+    RestorePoint,
+    Slot,
+    Vault,
+    Window,
+)
+
+RESTORE = "restore"  # the tag nightvault:purpose of volumes that were made from restore points
 
 
 class Conflict(Exception):
@@ -76,6 +89,18 @@ class Machine:
     launched_at: datetime
 
 
+@dataclass(frozen=True, kw_only=True)
+class PointDisk:
+    """A volume made from a restore point, as EC2 describes it. `failed`: EC2 could not make it."""
+
+    volume_id: str
+    vault_id: str
+    host: str
+    run_id: str
+    failed: bool
+    made_at: datetime
+
+
 class Cloud(Protocol):
     """EC2 and EBS. Every method may raise CloudRefused; every one may be repeated."""
 
@@ -113,6 +138,18 @@ class Cloud(Protocol):
         """
         ...
 
+    def point_disks(self) -> list[PointDisk]:
+        """All volumes of the stack that were made from restore points, found by their tag; none that is going."""
+        ...
+
+    def make_point_volume(self, vault_id: str, volume: PointVolume) -> str:
+        """The volume's id. For the same host and run it is the same one."""
+        ...
+
+    def attach_point_volume(self, instance_id: str, volume: PointVolume) -> bool:
+        """Whether it is attached to this instance. False: not yet, ask again."""
+        ...
+
     def ingress(self, group_id: str) -> frozenset[str]: ...
     def admit(self, group_id: str, address: str) -> None: ...
     def revoke(self, group_id: str, address: str) -> None: ...
@@ -123,6 +160,10 @@ class Cloud(Protocol):
 
     def snapshot(self, point: RestorePoint) -> str: ...
     def snapshot_states(self, snapshot_ids: Iterable[str]) -> dict[str, PointState]: ...
+
+    def host_snapshots(self, host: str) -> dict[str, PointState]:
+        """The state of each snapshot of this host that EC2 has, by id."""
+        ...
 
 
 class Notifier(Protocol):

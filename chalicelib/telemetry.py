@@ -15,6 +15,9 @@ from chalicelib.commands import (
     HostKeyUnexpected,
     PointCounted,
     PointFailed,
+    PointVolumeStays,
+    RestoreFailed,
+    RestoreReady,
     Retired,
     RunEnded,
     RunStarted,
@@ -100,9 +103,25 @@ class PowertoolsTelemetry:
                 self.event("host_retired", host=host, volume_id=volume_id, deleting=deleting)
             case VolumeGone(host=host, volume_id=volume_id, snapshot_id=snapshot_id):
                 self.event("volume_deleted", host=host, volume_id=volume_id, snapshot_id=snapshot_id)
+            case RestoreReady() | RestoreFailed() | PointVolumeStays():
+                self._restore(fact)
             case HostKeyUnexpected(expected=expected, seen=seen):
                 self.event("host_key_unexpected", expected=expected, seen=seen)
                 self._measure(metrics.UNEXPECTED_HOST_KEYS, 1)
+            case _:
+                assert_never(fact)
+
+    def _restore(self, fact: RestoreReady | RestoreFailed | PointVolumeStays) -> None:
+        match fact:
+            case RestoreReady(run=run, ready_seconds=seconds):
+                source = run.restore and run.restore.source
+                self.event("restore_ready", **_of(run), source=source, ready_seconds=seconds)
+                self._measure(metrics.RESTORE_READY_SECONDS, seconds, host=run.host)
+            case RestoreFailed(run=run):
+                self.event("restore_failed", **_of(run), reason=run.reason)
+                self._measure(metrics.RESTORES_FAILED, 1, host=run.host)
+            case PointVolumeStays(volume=volume):
+                self.fault("restore_volume_stays", host=volume.host, volume_id=volume.volume_id, run_id=volume.run_id)
             case _:
                 assert_never(fact)
 
@@ -159,4 +178,5 @@ def _present(fields: dict[str, object]) -> dict[str, object]:
 
 
 def _of(run: Run) -> dict[str, object]:
-    return {"host": run.host, "run_id": run.run_id, "kind": run.kind}
+    point_id = run.restore and run.restore.point_id
+    return {"host": run.host, "run_id": run.run_id, "kind": run.kind, "point_id": point_id}

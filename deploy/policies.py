@@ -109,6 +109,9 @@ _MACHINE = [
 
 _VOLUMES = [
     _allow("MakeVolume", ["ec2:CreateVolume"], _VOLUME, StringEquals=_BECOMES_OURS),
+    # From a restore point, for a restore: since 2025 that needs a right on the snapshot too, as AWS's own driver has
+    # it: https://github.com/kubernetes-sigs/aws-ebs-csi-driver/blob/master/docs/example-iam-policy.json
+    _allow("MakeVolumeFromOurs", ["ec2:CreateVolume"], _SNAPSHOT, StringEquals=_IS_OURS),
     _allow("AttachOurs", ["ec2:AttachVolume"], [_INSTANCE, _VOLUME], StringEquals=_IS_OURS),
     # EC2 gets a grant on the key for each volume that it attaches, and a start attaches them all: without it the
     # instance goes from pending back to stopped, with no error to the caller. Only EC2 may be given one, through EC2.
@@ -142,6 +145,17 @@ _GROW = _allow("GrowVolume", ["ec2:ModifyVolume"], _VOLUME, StringEquals=_IS_OUR
 _RETIRED = [
     _allow("DetachRetired", ["ec2:DetachVolume"], [_INSTANCE, _VOLUME], StringEquals=_IS_OURS),
     _allow("DeleteRetired", ["ec2:DeleteVolume"], _VOLUME, StringEquals=_IS_OURS),
+]
+
+# What was made for a restore goes when that is over; of other volumes, this lets nobody detach or delete any.
+_RESTORED = [
+    _allow("DetachFromOurs", ["ec2:DetachVolume"], _INSTANCE, StringEquals=_IS_OURS),
+    _allow(
+        "RemoveRestored",
+        ["ec2:DetachVolume", "ec2:DeleteVolume"],
+        _VOLUME,
+        StringEquals={**_IS_OURS, "aws:ResourceTag/nightvault:purpose": "restore"},
+    ),
 ]
 
 _SNAPSHOTS = [
@@ -228,7 +242,7 @@ _DOCTOR_AND_COST = [
 ]
 
 POLICIES: dict[str, list[Json]] = {
-    "api_handler": _WITH_GROUP,
+    "api_handler": [*_WITH_GROUP, *_RESTORED],
     "sweep": [*_WITH_GROUP, *_RETIRED],
     "instance_changed": [*_WITHOUT_GROUP, *_RETIRED],
     "bearer": [_table("GetItem"), _TABLE_KEY],

@@ -9,6 +9,7 @@ from msgspec import Struct, field
 
 from chalicelib.model import InstanceState, Phase, PointState, Policy, RestorePoint, Vault
 from chalicelib.operators.estate import Estate
+from chalicelib.ports import RESTORE
 
 SSH_PORT = 22
 # A quarter of an hour lies between two signs of the sweep; CloudWatch shows a metric some minutes later.
@@ -250,8 +251,18 @@ def _volumes(facts: Facts) -> Iterator[Finding]:
                 remedy="make one from its newest restore point (docs/restore-by-hand.md), or `vaultctl retire` it",
                 resource=volume_id,
             )
+    lent = {volume.volume_id for vault in facts.vaults for volume in vault.point_volumes.values()}
     for disk in facts.estate.disks:
-        if disk.volume_id in named or disk.attached_to or not facts.settled(disk.made_at):
+        if disk.volume_id in named or disk.volume_id in lent or disk.attached_to or not facts.settled(disk.made_at):
+            continue
+        if disk.purpose == RESTORE:
+            yield Finding(
+                level="warning",
+                what=f"volume {disk.volume_id} ({disk.gib} GiB) was made for a restore of {disk.host} that is over",
+                remedy="the sweep removes it within a quarter of an hour; if it does not:"
+                f" aws ec2 delete-volume --volume-id {disk.volume_id} (the restore point stays)",
+                resource=disk.volume_id,
+            )
             continue
         whose = f"host {disk.host}, which is retired or has another" if disk.host else "a vault that is gone"
         yield Finding(
