@@ -109,9 +109,6 @@ _MACHINE = [
 
 _VOLUMES = [
     _allow("MakeVolume", ["ec2:CreateVolume"], _VOLUME, StringEquals=_BECOMES_OURS),
-    # From a restore point, for a restore: since 2025 that needs a right on the snapshot too, as AWS's own driver has
-    # it: https://github.com/kubernetes-sigs/aws-ebs-csi-driver/blob/master/docs/example-iam-policy.json
-    _allow("MakeVolumeFromOurs", ["ec2:CreateVolume"], _SNAPSHOT, StringEquals=_IS_OURS),
     _allow("AttachOurs", ["ec2:AttachVolume"], [_INSTANCE, _VOLUME], StringEquals=_IS_OURS),
     # EC2 gets a grant on the key for each volume that it attaches, and a start attaches them all: without it the
     # instance goes from pending back to stopped, with no error to the caller. Only EC2 may be given one, through EC2.
@@ -147,6 +144,10 @@ _RETIRED = [
     _allow("DeleteRetired", ["ec2:DeleteVolume"], _VOLUME, StringEquals=_IS_OURS),
 ]
 
+# A volume is made from a restore point by who begins a restore, hears the vault's report, or sees to what was missed.
+# Since 2025 that needs a right on the snapshot too, as AWS's own driver has it:
+# https://github.com/kubernetes-sigs/aws-ebs-csi-driver/blob/master/docs/example-iam-policy.json
+_FROM_POINT = _allow("MakeVolumeFromOurs", ["ec2:CreateVolume"], _SNAPSHOT, StringEquals=_IS_OURS)
 # What was made for a restore goes when that is over; of other volumes, this lets nobody detach or delete any.
 _RESTORED = [
     _allow("DetachFromOurs", ["ec2:DetachVolume"], _INSTANCE, StringEquals=_IS_OURS),
@@ -242,9 +243,9 @@ _DOCTOR_AND_COST = [
 ]
 
 POLICIES: dict[str, list[Json]] = {
-    "api_handler": [*_WITH_GROUP, *_RESTORED],
-    "sweep": [*_WITH_GROUP, *_RETIRED],
-    "instance_changed": [*_WITHOUT_GROUP, *_RETIRED],
+    "api_handler": [*_WITH_GROUP, _FROM_POINT, *_RESTORED],
+    "sweep": [*_WITH_GROUP, _FROM_POINT, *_RETIRED],
+    "instance_changed": [*_WITHOUT_GROUP, _FROM_POINT, *_RETIRED],
     "bearer": [_table("GetItem"), _TABLE_KEY],
     # A snapshot's news can end a sealing, never begin a waking: it launches, attaches and makes nothing else.
     "snapshot_changed": [

@@ -230,6 +230,7 @@ class SlowEc2:
     def _detach_volume(self, parameters: dict[str, Any], _: Forward) -> "_Begun":
         volume = self.backend.volumes[parameters["VolumeId"]]
         attachment = volume.attachment
+        begun = attachment.status == "detaching"
         attachment.status = "detaching"
 
         def detached() -> None:
@@ -238,7 +239,8 @@ class SlowEc2:
                 if volume.attachment is attachment:
                     self.backend.detach_volume(volume.id, attachment.instance.id, attachment.device)
 
-        self._timeline.after(self._delays.detach, f"detach {volume.id}", detached)
+        if not begun:
+            self._timeline.after(self._delays.detach, f"detach {volume.id}", detached)
         return {
             "VolumeId": volume.id,
             "InstanceId": attachment.instance.id,
