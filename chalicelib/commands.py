@@ -12,9 +12,7 @@ from chalicelib.model import (
     Launch,
     Mount,
     Outcome,
-    PointMount,
     PointState,
-    PointVolume,
     RestorePoint,
     Run,
     Slot,
@@ -32,7 +30,6 @@ class Start(Struct, frozen=True, kw_only=True):
     run_id: str
     kind: Kind
     source_address: str
-    point: RestorePoint | None = None  # what a restore brings back: completed, and EC2 still has it
 
 
 class Finish(Struct, frozen=True, kw_only=True):
@@ -46,10 +43,7 @@ class Finish(Struct, frozen=True, kw_only=True):
 
 
 class Report(Struct, frozen=True, kw_only=True):
-    """What the agent sees. `transfers`: bytes received of each live one; `commits`: newest run committed, by host.
-
-    `restores`: volumes made from restore points, by host.
-    """
+    """What the agent sees. `transfers`: bytes received of each live one; `commits`: newest run committed, by host."""
 
     instance_id: str
     boot_id: str
@@ -60,7 +54,6 @@ class Report(Struct, frozen=True, kw_only=True):
     mounts: dict[str, Mount]
     transfers: dict[str, int]
     commits: dict[str, str]
-    restores: dict[str, PointMount] = {}
 
 
 class Observe(Struct, frozen=True, kw_only=True):
@@ -205,38 +198,6 @@ class VolumeDeleted(Struct, frozen=True, kw_only=True):
     volume_id: str
 
 
-class PointVolumeMade(Struct, frozen=True, kw_only=True):
-    """EC2 answered with the volume that it makes from a restore point."""
-
-    host: str
-    run_id: str
-    volume_id: str
-
-
-class PointVolumeAttached(Struct, frozen=True, kw_only=True):
-    """That volume is attached to this instance."""
-
-    host: str
-    volume_id: str
-    instance_id: str
-
-
-class PointVolumeRefused(Struct, frozen=True, kw_only=True):
-    """A call for a restore's volume was refused. `final`: asking again would not help."""
-
-    host: str
-    run_id: str
-    reason: str
-    final: bool
-
-
-class PointVolumeGone(Struct, frozen=True, kw_only=True):
-    """EC2 has no volume of that restore any more."""
-
-    host: str
-    run_id: str
-
-
 Command = (
     Start
     | Finish
@@ -262,10 +223,6 @@ Command = (
     | GrowthPostponed
     | VolumeDetached
     | VolumeDeleted
-    | PointVolumeMade
-    | PointVolumeAttached
-    | PointVolumeRefused
-    | PointVolumeGone
 )
 
 # --- effects --------------------------------------------------------------------------------------------
@@ -355,25 +312,6 @@ class DeleteVolume(Struct, frozen=True, kw_only=True):
     snapshot_id: str
 
 
-class MakePointVolume(Struct, frozen=True, kw_only=True):
-    """See that a volume is made from this restore point; asked again, it is the same one."""
-
-    volume: PointVolume
-
-
-class AttachPointVolume(Struct, frozen=True, kw_only=True):
-    """See that it is attached to the vault's machine."""
-
-    volume: PointVolume
-
-
-class RemovePointVolume(Struct, frozen=True, kw_only=True):
-    """A step to its end: whatever carries this host's and run's tag as a restore's volume is detached, or deleted."""
-
-    host: str
-    run_id: str
-
-
 Effect = (
     MakeVolume
     | Wake
@@ -389,9 +327,6 @@ Effect = (
     | Enlarge
     | Detach
     | DeleteVolume
-    | MakePointVolume
-    | AttachPointVolume
-    | RemovePointVolume
 )
 
 # --- facts ----------------------------------------------------------------------------------------------
@@ -438,6 +373,32 @@ class PointFailed(Struct, frozen=True, kw_only=True):
 
     point: RestorePoint
     final: bool
+
+
+class PointDropped(Struct, frozen=True, kw_only=True):
+    """Retention needs a restore point no more: its snapshot is deleted at the next look, unless something needs it."""
+
+    point: RestorePoint
+
+
+class PointSpared(Struct, frozen=True, kw_only=True):
+    """A restore point that was to go stays, because of `why`."""
+
+    point: RestorePoint
+    why: tuple[str, ...]
+
+
+class PointDeleted(Struct, frozen=True, kw_only=True):
+    """A restore point that retention dropped is no more."""
+
+    point: RestorePoint
+
+
+class PointNotDeleted(Struct, frozen=True, kw_only=True):
+    """AWS would not delete a restore point's snapshot; its marks say how often, and when it is asked again."""
+
+    point: RestorePoint
+    aws_code: str
 
 
 class BudgetSpent(Struct, frozen=True, kw_only=True):
@@ -489,25 +450,6 @@ class VolumeGone(Struct, frozen=True, kw_only=True):
     snapshot_id: str
 
 
-class RestoreReady(Struct, frozen=True, kw_only=True):
-    """A restore's data can be pulled, so long after its start."""
-
-    run: Run
-    ready_seconds: int
-
-
-class RestoreFailed(Struct, frozen=True, kw_only=True):
-    """The vault could not give a restore run its data; `run.reason` says why."""
-
-    run: Run
-
-
-class PointVolumeStays(Struct, frozen=True, kw_only=True):
-    """A volume made for a restore that is over has not gone away for half an hour, and costs."""
-
-    volume: PointVolume
-
-
 Fact = (
     RunStarted
     | RunEnded
@@ -517,13 +459,14 @@ Fact = (
     | WindowSealed
     | PointCounted
     | PointFailed
+    | PointDropped
+    | PointSpared
+    | PointDeleted
+    | PointNotDeleted
     | BudgetSpent
     | HostKeyUnexpected
     | VolumeGrown
     | VolumeNearlyFull
     | Retired
     | VolumeGone
-    | RestoreReady
-    | RestoreFailed
-    | PointVolumeStays
 )

@@ -3,7 +3,6 @@
 import hashlib
 import os
 import re
-import struct
 import subprocess
 from contextlib import suppress
 from dataclasses import dataclass, replace
@@ -18,8 +17,6 @@ State = Literal["mounted", "absent", "refused", "error"]
 # Data of hosts: no program, device or setuid file on it is ever to have any effect.
 _OPTIONS = "nosuid,nodev,noexec,noatime"
 _BLANK_BYTES = 1024 * 1024
-# Who changes disks and mounts where the agent may not; see nightvault-agent.service.
-_IN_MY_PLACE = os.environ.get("NIGHTVAULT_DISK_COMMAND", "").split()
 
 
 @dataclass(frozen=True)
@@ -134,8 +131,7 @@ class Volumes:
             self._own(place, order)
         size = _size(device)
         if self._sizes.get(order.host) != size:
-            if _blocks_fit(device, size):
-                _run("xfs_growfs", "-d", str(place))
+            _run("xfs_growfs", "-d", str(place))
             self._sizes[order.host] = size
 
     def _own(self, root: Path, order: HostOrder) -> None:
@@ -192,13 +188,6 @@ def _make_ours(device: Path, name: str) -> None:
         )
 
 
-def _blocks_fit(device: Path, size_bytes: int) -> bool:
-    """Whether more blocks fit on a device than its XFS has. The superblock is "XFSB", their size, their number, …"""
-    with device.open("rb") as disk:
-        block_bytes, blocks = struct.unpack(">4xIQ", disk.read(16))
-    return bool(size_bytes // block_bytes > blocks)
-
-
 def _size(device: Path) -> int:
     descriptor = os.open(device, os.O_RDONLY)
     try:
@@ -208,9 +197,7 @@ def _size(device: Path) -> int:
 
 
 def _run(*command: str) -> None:
-    subprocess.run(
-        [*_IN_MY_PLACE, *command], check=True, capture_output=True, text=True, timeout=300, stdin=subprocess.DEVNULL
-    )
+    subprocess.run(command, check=True, capture_output=True, text=True, timeout=300, stdin=subprocess.DEVNULL)
 
 
 def _said(error: Exception) -> str:

@@ -18,7 +18,7 @@ class Machine(Struct, frozen=True, kw_only=True):
 
 
 class Disk(Struct, frozen=True, kw_only=True):
-    """A volume. `host` "": a vault's root, or nobody's. `purpose` "restore": made from a restore point, for a while."""
+    """A volume. `host` "": a vault's root, or nobody's."""
 
     volume_id: str
     host: str
@@ -28,7 +28,6 @@ class Disk(Struct, frozen=True, kw_only=True):
     made_at: datetime
     encrypted: bool
     attached_to: str
-    purpose: str = ""
 
 
 class Shot(Struct, frozen=True, kw_only=True):
@@ -121,7 +120,6 @@ def _disk(found: dict[str, Any]) -> Disk:
         made_at=found["CreateTime"],
         encrypted=found["Encrypted"],
         attached_to=attached[0] if attached else "",
-        purpose=tags.get("nightvault:purpose", ""),
     )
 
 
