@@ -23,13 +23,19 @@ def bearer(request: AuthRequest) -> AuthResponse:
 def start(request: Request) -> Response:
     body = http.body(request, http.StartBody)
     command = body.command(http.host_name(request), http.source_address(request))
-    return http.respond(wiring.control().start(command), 202)
+    return http.respond(wiring.control().start(command, body.point), 202)
 
 
 @app.route("/status", methods=["GET"], authorizer=bearer)
 @answers
 def status(request: Request) -> Response:
     return http.respond(wiring.control().status(http.host_name(request), http.query_run_id(request)))
+
+
+@app.route("/points", methods=["GET"], authorizer=bearer)
+@answers
+def points(request: Request) -> Response:
+    return http.respond(wiring.control().points(http.host_name(request)))
 
 
 @app.route("/finish", methods=["POST"], authorizer=bearer)

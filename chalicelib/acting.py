@@ -11,6 +11,7 @@ from chalicelib.auth import new_secret, sha256
 from chalicelib.commands import (
     Admit,
     Attach,
+    AttachPointVolume,
     CheckInstance,
     CheckPoints,
     Command,
@@ -23,9 +24,15 @@ from chalicelib.commands import (
     Launched,
     LaunchIntended,
     MakePoints,
+    MakePointVolume,
     MakeVolume,
     Observe,
     PointsMade,
+    PointVolumeAttached,
+    PointVolumeGone,
+    PointVolumeMade,
+    PointVolumeRefused,
+    RemovePointVolume,
     Revoke,
     SetIngress,
     Stop,
@@ -40,8 +47,9 @@ from chalicelib.commands import (
 )
 from chalicelib.enrolment import agent_code
 from chalicelib.errors import CloudRefused
-from chalicelib.model import InstanceState, Launch, PointState, RestorePoint, Slot, Vault
+from chalicelib.model import InstanceState, Launch, PointState, PointVolume, RestorePoint, Slot, Vault
 from chalicelib.operated import NOTHING_THERE
+from chalicelib.ports import PointDisk
 
 if TYPE_CHECKING:
     from chalicelib.control import Control
@@ -63,6 +71,8 @@ class Actor:
                 self._tell(vault, type(effect).__name__, refused)
                 if isinstance(effect, Wake):
                     vault = self._control.apply(vault.vault_id, WakeFailed(reason=str(refused)))
+                if isinstance(effect, MakePointVolume | AttachPointVolume):
+                    vault = self._say(vault, _refusal(effect, refused))
         return vault
 
     def _tell(self, vault: Vault, effect: str, refused: CloudRefused) -> None:
@@ -117,6 +127,14 @@ class Actor:
                     return self._say(vault, VolumeDetached(host=host, volume_id=volume_id))
             case DeleteVolume():
                 return self._delete_volume(vault, effect)
+            case MakePointVolume(volume=volume):
+                volume_id = cloud.make_point_volume(vault.vault_id, volume)
+                made = PointVolumeMade(host=volume.host, run_id=volume.run_id, volume_id=volume_id)
+                return self._say(vault, made)
+            case AttachPointVolume(volume=volume):
+                return self._attach_point_volume(vault, volume)
+            case RemovePointVolume(host=host, run_id=run_id):
+                return self._remove_point_volume(vault, host, run_id)
             case _:
                 assert_never(effect)
         return vault
@@ -221,6 +239,36 @@ class Actor:
             return vault
         return self._say(vault, VolumeDeleted(host=effect.host, volume_id=effect.volume_id))
 
+    def _attach_point_volume(self, vault: Vault, volume: PointVolume) -> Vault:
+        if not vault.instance_id or not self._cloud.attach_point_volume(vault.instance_id, volume):
+            return vault
+        attached = PointVolumeAttached(
+            host=volume.host, volume_id=volume.volume_id or "", instance_id=vault.instance_id
+        )
+        return self._say(vault, attached)
+
+    def _remove_point_volume(self, vault: Vault, host: str, run_id: str) -> Vault:
+        # Looked up by tag, recorded or not: whoever made it may have died before it could say so.
+        there = [
+            disk
+            for disk in self._cloud.point_disks()
+            if (disk.vault_id, disk.host, disk.run_id) == (vault.vault_id, host, run_id)
+        ]
+        if all(self._remove(disk.volume_id) for disk in there):
+            return self._say(vault, PointVolumeGone(host=host, run_id=run_id))
+        return vault
+
+    def _remove(self, volume_id: str) -> bool:
+        """A step towards its end; whether EC2 has it no more."""
+        return self._cloud.detach(volume_id) and self._cloud.delete_volume(volume_id)
+
+    def try_remove(self, disk: PointDisk) -> None:
+        """Remove a restore's volume that no vault knows; a refusal is told, and the next sweep tries again."""
+        try:
+            self._remove(disk.volume_id)
+        except CloudRefused as refused:
+            self._control.telemetry.fault("call_refused", call=refused.call, aws_code=refused.aws_code)
+
     def _check_instance(self, vault: Vault) -> Vault:
         if vault.launch is None:
             return vault
@@ -228,6 +276,13 @@ class Actor:
         if instance_id:
             return self._say(vault, Launched(instance_id=instance_id))
         return self._control.apply(vault.vault_id, Observe(state=InstanceState.GONE))
+
+
+def _refusal(effect: MakePointVolume | AttachPointVolume, refused: CloudRefused) -> PointVolumeRefused:
+    # Attaching waits for much that passes: another volume's detachment, a machine that is just starting.
+    final = refused.call == "CreateVolume" and not refused.passing
+    volume = effect.volume
+    return PointVolumeRefused(host=volume.host, run_id=volume.run_id, reason=str(refused), final=final)
 
 
 def _unattached(vault: Vault, slot: Slot) -> bool:

@@ -5,11 +5,10 @@ from chalicelib.commands import (
     Fact,
     HostKeyUnexpected,
     PointCounted,
-    PointDeleted,
-    PointDropped,
     PointFailed,
-    PointNotDeleted,
-    PointSpared,
+    PointVolumeStays,
+    RestoreFailed,
+    RestoreReady,
     Retired,
     RunEnded,
     RunStarted,
@@ -21,10 +20,6 @@ from chalicelib.commands import (
     WindowClosing,
     WindowSealed,
 )
-
-# A deletion that AWS refuses is asked again in a quarter of an hour, then in half of one: who is still refused then
-# waits for somebody.
-REFUSALS_TOLD = 3
 
 
 def alert_of(fact: Fact) -> tuple[str, str] | None:
@@ -42,13 +37,6 @@ def alert_of(fact: Fact) -> tuple[str, str] | None:
                 f"nightvault: no restore point of {point.host}",
                 f"The snapshot of {point.host}'s volume {point.volume_id} for window {point.window_id} failed for "
                 "good. The data is on the volume; the next complete push makes the next restore point.",
-            )
-        case PointNotDeleted(point=point) if point.marks.refusals == REFUSALS_TOLD:
-            return (
-                f"nightvault: an old restore point of {point.host} cannot be deleted",
-                f"AWS refuses to delete {point.snapshot_id} of {point.host}, which retention needs no more, and which "
-                f"costs: {point.marks.refused}.\nIt is asked again, at least daily. `vaultctl doctor` lists all such "
-                f"points; `vaultctl lock {point.snapshot_id}` keeps this one for good.",
             )
         case HostKeyUnexpected(expected=expected, seen=seen):
             return (
@@ -74,6 +62,20 @@ def alert_of(fact: Fact) -> tuple[str, str] | None:
                 f"{host} is retired, and its volume {volume_id} was deleted as asked. All that it held is in "
                 f"{snapshot_id}; its restore points stay.",
             )
+        case RestoreFailed(run=run):
+            return (
+                f"nightvault: a restore of {run.host} failed",
+                f"Restore run {run.run_id} of {run.host} could not be given its data: {run.reason}.\n"
+                f"Nothing is lost. See what there is (`vaultctl restore-points {run.host}`), and start the restore "
+                "again; by hand it goes as in docs/restore-by-hand.md.",
+            )
+        case PointVolumeStays(volume=volume):
+            return (
+                f"nightvault: a restore's volume of {volume.host} stays",
+                f"The volume {volume.volume_id or '(id unknown)'}, made from {volume.point_id} for a restore of "
+                f"{volume.host} that is over, could not be removed for half an hour, and costs. It is tried again "
+                "each minute, and goes at the latest when the vault is asleep.",
+            )
         case (
             RunStarted()
             | RunEnded()
@@ -83,11 +85,8 @@ def alert_of(fact: Fact) -> tuple[str, str] | None:
             | WindowSealed()
             | PointCounted()
             | PointFailed()
-            | PointDropped()
-            | PointSpared()
-            | PointDeleted()
-            | PointNotDeleted()
             | BudgetSpent()
             | Retired()
+            | RestoreReady()
         ):
             return None

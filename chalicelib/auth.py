@@ -12,7 +12,7 @@ from chalicelib.ports import Store
 HOST_NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9_-]{0,31}")
 _TOKEN = re.compile(r"Bearer nv1\.(@?[A-Za-z0-9][A-Za-z0-9_-]{0,31})\.([A-Za-z0-9_-]{20,128})")
 
-HOST_ROUTES = ("/start", "/status", "/finish")
+HOST_ROUTES = ("/start", "/status", "/finish", "/points")
 VAULT_ROUTES = ("/report",)
 
 

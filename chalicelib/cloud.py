@@ -14,8 +14,8 @@ from typing import TYPE_CHECKING, Any
 from botocore.exceptions import BotoCoreError, ClientError
 
 from chalicelib.errors import CloudRefused
-from chalicelib.model import InstanceState, PointState, RestorePoint, Slot, Vault
-from chalicelib.ports import Machine
+from chalicelib.model import InstanceState, PointState, PointVolume, RestorePoint, Slot, Vault
+from chalicelib.ports import RESTORE, Machine, PointDisk
 
 if TYPE_CHECKING:
     from mypy_boto3_ec2 import EC2Client
@@ -174,8 +174,7 @@ class Ec2Cloud:
     def make_volume(self, vault_id: str, host: str, slot: Slot) -> str:
         # The same token for the same host's same slot: a repeat gives the volume that is there.
         token = hashlib.sha256(f"{self._stack}/{vault_id}/{host}/{slot.uid}".encode()).hexdigest()[:64]
-        with _calling("DescribeSubnets"):
-            zone = self._client.describe_subnets(SubnetIds=[self._subnet])["Subnets"][0]["AvailabilityZone"]
+        zone = self._zone()
         key: Any = {"KmsKeyId": self._kms_key} if self._kms_key else {}
         with _calling("CreateVolume"):
             volume = self._client.create_volume(
@@ -188,6 +187,10 @@ class Ec2Cloud:
                 **key,
             )
         return volume["VolumeId"]
+
+    def _zone(self) -> str:
+        with _calling("DescribeSubnets"):
+            return self._client.describe_subnets(SubnetIds=[self._subnet])["Subnets"][0]["AvailabilityZone"]
 
     def enlarge(self, volume_id: str, size_gib: int) -> int | None:
         # Asked first: whoever tried before may have died before it could say so, and the same size is refused.
@@ -247,7 +250,7 @@ class Ec2Cloud:
             holders = [a["InstanceId"] for a in volume.get("Attachments", []) if a.get("State") != "detached"]
             try:
                 if instance_id in holders or (
-                    not holders and self._attach(instance_id, volume["VolumeId"], slots[host])
+                    not holders and self._attach(instance_id, volume["VolumeId"], _device(slots[host]))
                 ):
                     attached.append(host)
             except CloudRefused as error:
@@ -256,10 +259,7 @@ class Ec2Cloud:
             raise refused
         return tuple(attached)
 
-    def _attach(self, instance_id: str, volume_id: str, slot: Slot) -> bool:
-        # Names for data volumes; the kernel's own are NVMe, and the agent goes by the volume's id:
-        # https://docs.aws.amazon.com/AWSEC2/latest/UserGuide/device_naming.html
-        device = f"/dev/xvdb{chr(ord('a') + slot.number)}"
+    def _attach(self, instance_id: str, volume_id: str, device: str) -> bool:
         try:
             with _calling("AttachVolume"):
                 self._client.attach_volume(InstanceId=instance_id, VolumeId=volume_id, Device=device)
@@ -268,6 +268,66 @@ class Ec2Cloud:
                 return False
             raise
         return True
+
+    # --- volumes made from restore points ---
+
+    def point_disks(self) -> list[PointDisk]:
+        filters: Any = [
+            *self._mine(),
+            {"Name": "tag:nightvault:purpose", "Values": [RESTORE]},
+            {"Name": "status", "Values": ["creating", "available", "in-use", "error"]},
+        ]
+        found = []
+        with _calling("DescribeVolumes"):
+            for page in self._client.get_paginator("describe_volumes").paginate(Filters=filters):
+                for volume in page["Volumes"]:
+                    tags = {tag["Key"]: tag["Value"] for tag in volume["Tags"]}
+                    found.append(
+                        PointDisk(
+                            volume_id=volume["VolumeId"],
+                            vault_id=tags.get("nightvault:vault", ""),
+                            host=tags.get("nightvault:host", ""),
+                            run_id=tags.get("nightvault:run", ""),
+                            failed=volume["State"] == "error",
+                            made_at=volume["CreateTime"],
+                        )
+                    )
+        return found
+
+    def make_point_volume(self, vault_id: str, volume: PointVolume) -> str:
+        token = hashlib.sha256(f"{self._stack}/{vault_id}/{volume.host}/{volume.run_id}".encode()).hexdigest()[:64]
+        with _calling("CreateVolume"):
+            # As large and, with the same key, as encrypted as the snapshot: both are what AWS does when nobody says.
+            # https://docs.aws.amazon.com/AWSEC2/latest/APIReference/API_CreateVolume.html
+            made = self._client.create_volume(
+                AvailabilityZone=self._zone(),
+                SnapshotId=volume.point_id,
+                VolumeType="gp3",
+                ClientToken=token,
+                TagSpecifications=self._tags(
+                    "volume",
+                    vault=vault_id,
+                    host=volume.host,
+                    run=volume.run_id,
+                    point=volume.point_id,
+                    purpose=RESTORE,
+                    Name=f"{self._stack} {volume.host} {RESTORE}",
+                ),
+            )
+        return made["VolumeId"]
+
+    def attach_point_volume(self, instance_id: str, volume: PointVolume) -> bool:
+        filters: Any = [*self._mine(), {"Name": "volume-id", "Values": [volume.volume_id]}]
+        with _calling("DescribeVolumes"):
+            found = self._client.describe_volumes(Filters=filters)["Volumes"]
+        if not found or volume.volume_id is None:
+            return False  # EC2 may not list yet what it has just made
+        if found[0]["State"] == "error":
+            raise CloudRefused("CreateVolume", "VolumeFailed", f"EC2 could not make {volume.volume_id}")
+        holders = [a["InstanceId"] for a in found[0].get("Attachments", []) if a.get("State") != "detached"]
+        # Other names than those of hosts' volumes, so that no host that enrols meanwhile wants the same one.
+        device = f"/dev/xvdc{chr(ord('a') + volume.place)}"
+        return instance_id in holders or (not holders and self._attach(instance_id, volume.volume_id, device))
 
     # --- who may reach it ---
 
@@ -327,39 +387,21 @@ class Ec2Cloud:
 
     def snapshot_states(self, snapshot_ids: Iterable[str]) -> dict[str, PointState]:
         filters: Any = [{"Name": "snapshot-id", "Values": list(snapshot_ids)}]
+        return self._states(Filters=filters)
+
+    def host_snapshots(self, host: str) -> dict[str, PointState]:
+        filters: Any = [*self._mine(), {"Name": "tag:nightvault:host", "Values": [host]}]
+        return self._states(OwnerIds=["self"], Filters=filters)
+
+    def _states(self, **parameters: Any) -> dict[str, PointState]:
         states = {}
         with _calling("DescribeSnapshots"):
-            for page in self._client.get_paginator("describe_snapshots").paginate(Filters=filters):
+            for page in self._client.get_paginator("describe_snapshots").paginate(**parameters):
                 for snapshot in page["Snapshots"]:
                     # `recoverable` and `recovering` (Recycle Bin) do not count either.
                     state = _POINT_STATES.get(snapshot["State"], PointState.PENDING)
                     states[snapshot["SnapshotId"]] = state
         return states
-
-    def delete_snapshot(self, snapshot_id: str, host: str) -> None:
-        filters: Any = [{"Name": "snapshot-id", "Values": [snapshot_id]}]
-        with _calling("DescribeSnapshots"):
-            found = self._client.describe_snapshots(OwnerIds=["self"], Filters=filters)["Snapshots"]
-        if not found:
-            return
-        tags = {tag["Key"]: tag["Value"] for tag in found[0].get("Tags", [])}
-        if (tags.get("nightvault:stack"), tags.get("nightvault:host")) != (self._stack, host):
-            raise CloudRefused("DeleteSnapshot", "NotOurs", f"the tags of {snapshot_id} do not say that it is {host}'s")
-        with _calling("DeleteSnapshot", "InvalidSnapshot.NotFound"):
-            self._client.delete_snapshot(SnapshotId=snapshot_id)
-
-    def locked_snapshots(self) -> frozenset[str]:
-        # https://docs.aws.amazon.com/ebs/latest/userguide/snapshot-lock-concepts.html: the fourth state is `expired`
-        filters: Any = [{"Name": "lock-state", "Values": ["compliance-cooloff", "governance", "compliance"]}]
-        locked: set[str] = set()
-        token: Any = {}
-        while True:  # botocore knows no paginator for it
-            with _calling("DescribeLockedSnapshots"):
-                answer = self._client.describe_locked_snapshots(Filters=filters, **token)
-            locked |= {each["SnapshotId"] for each in answer.get("Snapshots", [])}
-            if not answer.get("NextToken"):
-                return frozenset(locked)
-            token = {"NextToken": answer["NextToken"]}
 
     def _mine(self) -> list[Any]:
         return [{"Name": "tag:nightvault:stack", "Values": [self._stack]}]
@@ -368,6 +410,12 @@ class Ec2Cloud:
         named = {key if key == "Name" else f"nightvault:{key}": value for key, value in tags.items()}
         named["nightvault:stack"] = self._stack
         return [{"ResourceType": resource, "Tags": [{"Key": k, "Value": v} for k, v in named.items()]}]
+
+
+def _device(slot: Slot) -> str:
+    # Names for data volumes; the kernel's own are NVMe, and the agent goes by the volume's id:
+    # https://docs.aws.amazon.com/AWSEC2/latest/UserGuide/device_naming.html
+    return f"/dev/xvdb{chr(ord('a') + slot.number)}"
 
 
 def parameter(client: "SSMClient", name: str) -> str:

@@ -12,7 +12,9 @@ from chalicelib.model import (
     Launch,
     Mount,
     Outcome,
+    PointMount,
     PointState,
+    PointVolume,
     RestorePoint,
     Run,
     Slot,
@@ -30,6 +32,7 @@ class Start(Struct, frozen=True, kw_only=True):
     run_id: str
     kind: Kind
     source_address: str
+    point: RestorePoint | None = None  # what a restore brings back: completed, and EC2 still has it
 
 
 class Finish(Struct, frozen=True, kw_only=True):
@@ -43,7 +46,10 @@ class Finish(Struct, frozen=True, kw_only=True):
 
 
 class Report(Struct, frozen=True, kw_only=True):
-    """What the agent sees. `transfers`: bytes received of each live one; `commits`: newest run committed, by host."""
+    """What the agent sees. `transfers`: bytes received of each live one; `commits`: newest run committed, by host.
+
+    `restores`: volumes made from restore points, by host.
+    """
 
     instance_id: str
     boot_id: str
@@ -54,6 +60,7 @@ class Report(Struct, frozen=True, kw_only=True):
     mounts: dict[str, Mount]
     transfers: dict[str, int]
     commits: dict[str, str]
+    restores: dict[str, PointMount] = {}
 
 
 class Observe(Struct, frozen=True, kw_only=True):
@@ -198,6 +205,38 @@ class VolumeDeleted(Struct, frozen=True, kw_only=True):
     volume_id: str
 
 
+class PointVolumeMade(Struct, frozen=True, kw_only=True):
+    """EC2 answered with the volume that it makes from a restore point."""
+
+    host: str
+    run_id: str
+    volume_id: str
+
+
+class PointVolumeAttached(Struct, frozen=True, kw_only=True):
+    """That volume is attached to this instance."""
+
+    host: str
+    volume_id: str
+    instance_id: str
+
+
+class PointVolumeRefused(Struct, frozen=True, kw_only=True):
+    """A call for a restore's volume was refused. `final`: asking again would not help."""
+
+    host: str
+    run_id: str
+    reason: str
+    final: bool
+
+
+class PointVolumeGone(Struct, frozen=True, kw_only=True):
+    """EC2 has no volume of that restore any more."""
+
+    host: str
+    run_id: str
+
+
 Command = (
     Start
     | Finish
@@ -223,6 +262,10 @@ Command = (
     | GrowthPostponed
     | VolumeDetached
     | VolumeDeleted
+    | PointVolumeMade
+    | PointVolumeAttached
+    | PointVolumeRefused
+    | PointVolumeGone
 )
 
 # --- effects --------------------------------------------------------------------------------------------
@@ -312,6 +355,25 @@ class DeleteVolume(Struct, frozen=True, kw_only=True):
     snapshot_id: str
 
 
+class MakePointVolume(Struct, frozen=True, kw_only=True):
+    """See that a volume is made from this restore point; asked again, it is the same one."""
+
+    volume: PointVolume
+
+
+class AttachPointVolume(Struct, frozen=True, kw_only=True):
+    """See that it is attached to the vault's machine."""
+
+    volume: PointVolume
+
+
+class RemovePointVolume(Struct, frozen=True, kw_only=True):
+    """A step to its end: whatever carries this host's and run's tag as a restore's volume is detached, or deleted."""
+
+    host: str
+    run_id: str
+
+
 Effect = (
     MakeVolume
     | Wake
@@ -327,6 +389,9 @@ Effect = (
     | Enlarge
     | Detach
     | DeleteVolume
+    | MakePointVolume
+    | AttachPointVolume
+    | RemovePointVolume
 )
 
 # --- facts ----------------------------------------------------------------------------------------------
@@ -373,32 +438,6 @@ class PointFailed(Struct, frozen=True, kw_only=True):
 
     point: RestorePoint
     final: bool
-
-
-class PointDropped(Struct, frozen=True, kw_only=True):
-    """Retention needs a restore point no more: its snapshot is deleted at the next look, unless something needs it."""
-
-    point: RestorePoint
-
-
-class PointSpared(Struct, frozen=True, kw_only=True):
-    """A restore point that was to go stays, because of `why`."""
-
-    point: RestorePoint
-    why: tuple[str, ...]
-
-
-class PointDeleted(Struct, frozen=True, kw_only=True):
-    """A restore point that retention dropped is no more."""
-
-    point: RestorePoint
-
-
-class PointNotDeleted(Struct, frozen=True, kw_only=True):
-    """AWS would not delete a restore point's snapshot; its marks say how often, and when it is asked again."""
-
-    point: RestorePoint
-    aws_code: str
 
 
 class BudgetSpent(Struct, frozen=True, kw_only=True):
@@ -450,6 +489,25 @@ class VolumeGone(Struct, frozen=True, kw_only=True):
     snapshot_id: str
 
 
+class RestoreReady(Struct, frozen=True, kw_only=True):
+    """A restore's data can be pulled, so long after its start."""
+
+    run: Run
+    ready_seconds: int
+
+
+class RestoreFailed(Struct, frozen=True, kw_only=True):
+    """The vault could not give a restore run its data; `run.reason` says why."""
+
+    run: Run
+
+
+class PointVolumeStays(Struct, frozen=True, kw_only=True):
+    """A volume made for a restore that is over has not gone away for half an hour, and costs."""
+
+    volume: PointVolume
+
+
 Fact = (
     RunStarted
     | RunEnded
@@ -459,14 +517,13 @@ Fact = (
     | WindowSealed
     | PointCounted
     | PointFailed
-    | PointDropped
-    | PointSpared
-    | PointDeleted
-    | PointNotDeleted
     | BudgetSpent
     | HostKeyUnexpected
     | VolumeGrown
     | VolumeNearlyFull
     | Retired
     | VolumeGone
+    | RestoreReady
+    | RestoreFailed
+    | PointVolumeStays
 )

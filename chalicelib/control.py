@@ -11,17 +11,36 @@ from urllib.parse import urlsplit
 
 from msgspec.structs import replace
 
+from chalicelib import points
 from chalicelib.acting import Actor
 from chalicelib.alerts import alert_of
-from chalicelib.commands import Command, Fact, Finish, Observe, PointSettled, Report, Start
-from chalicelib.documents import Orders, RunDocument, orders, run_document
+from chalicelib.commands import Command, Finish, Observe, PointSettled, Report, Start
+from chalicelib.documents import Orders, PointsDocument, RunDocument, orders, points_document, run_document
 from chalicelib.draft import Decision
-from chalicelib.errors import LostRace, NotForThisToken, UnknownHost, UnknownRun
+from chalicelib.errors import (
+    CloudRefused,
+    LostRace,
+    NotForThisToken,
+    NothingToRestore,
+    UnknownHost,
+    UnknownPoint,
+    UnknownRun,
+)
 from chalicelib.lifecycle import decide
-from chalicelib.model import Host, InstanceState, LastBackup, Phase, PointState, Policy, RestorePoint, Run, Vault
+from chalicelib.model import (
+    Host,
+    InstanceState,
+    Kind,
+    LastBackup,
+    Phase,
+    PointState,
+    Policy,
+    RestorePoint,
+    Run,
+    Vault,
+)
 from chalicelib.pings import pings_of
 from chalicelib.ports import Clock, Cloud, Conflict, Notifier, Pinger, Store, Telemetry
-from chalicelib.retaining import Retaining
 
 # 24 hosts in one second are 24 writers of one item: the last of them wins its 24th round. The first pause is
 # spread over some ten writes' time, since every lost race costs a write too.
@@ -34,7 +53,11 @@ QUIET_LOOK_MINUTES = 15
 def _busy(vault: Vault) -> bool:
     """Something of this vault is under way, so EC2 is asked about it every minute."""
     leaving = any(slot.attached_to or slot.doomed for slot in vault.retired.values())
-    return vault.phase is not Phase.ASLEEP or leaving or bool(vault.pending_points or vault.owed_points)
+    return (
+        vault.phase is not Phase.ASLEEP
+        or leaving
+        or bool(vault.pending_points or vault.owed_points or vault.point_volumes)
+    )
 
 
 def _newest_run(vault: Vault, host: str) -> Run | None:
@@ -82,13 +105,19 @@ class Control:
         self.policy = policy
         self._pause = pause
         self._actor = Actor(self)
-        self._retaining = Retaining(self)
 
     # --- hosts ---
 
-    def start(self, command: Start) -> RunDocument:
-        """Begin a run. Raises WindowSpent, RunIdTaken."""
+    def start(self, command: Start, point_id: str | None = None) -> RunDocument:
+        """Begin a run; a restore, of that restore point or of the newest that counts.
+
+        Raises WindowSpent, RunIdTaken, UnknownPoint, NothingToRestore, and CloudRefused if EC2 cannot be asked
+        about restore points.
+        """
         host = self._host(command.host)
+        known = self._vault(host.vault_id).find_run(command.run_id)
+        if command.kind is Kind.RESTORE and not known:
+            command = replace(command, point=self._point(host.name, point_id))
         vault = self.apply(host.vault_id, command)
         return self._document(vault, host, vault.find_run(command.run_id))
 
@@ -106,6 +135,30 @@ class Control:
         host = self._host(command.host)
         vault = self.apply(host.vault_id, command)
         return self._document(vault, host, vault.find_run(command.run_id))
+
+    def points(self, name: str) -> PointsDocument:
+        """What a host can be restored to. Raises CloudRefused if EC2 cannot be asked."""
+        host = self._host(name)
+        states = self.cloud.host_snapshots(host.name)
+        return points_document(host.name, self.store.points(host.name), states, self.clock.now())
+
+    def _point(self, host: str, point_id: str | None) -> RestorePoint:
+        """A restore point of which EC2 has the whole snapshot now. Raises UnknownPoint, NothingToRestore."""
+        states = self.cloud.host_snapshots(host)
+        there = [
+            point
+            for point in points.restorable(self.store.points(host), states)
+            if states[point.snapshot_id or ""] is PointState.COMPLETED
+        ]
+        if point_id is not None:
+            found = next((point for point in there if point.snapshot_id == point_id), None)
+            if found is None:
+                raise UnknownPoint(point_id)
+            return found
+        newest = points.newest(there)
+        if newest is None:
+            raise NothingToRestore(host)
+        return newest
 
     # --- the vault ---
 
@@ -170,9 +223,8 @@ class Control:
         vaults = self.store.vaults()
         quiet = now.minute % QUIET_LOOK_MINUTES == 0
         failures: list[Exception] = []
-        hosts = self.store.hosts() if quiet else []
         if quiet:
-            self.telemetry.gauges(hosts, vaults, now)
+            self.telemetry.gauges(self.store.hosts(), vaults, now)
         self.telemetry.past_window(vaults, now)
         if quiet or any(_busy(vault) for vault in vaults):
             states = self._look(vaults, now)
@@ -182,9 +234,28 @@ class Control:
                 except Exception as failure:
                     self.telemetry.fault("sweep_failed", vault_id=vault.vault_id, error=repr(failure))
                     failures.append(failure)
-        failures += self._retaining.see_to(hosts, now)
+        if quiet or any(vault.point_volumes for vault in vaults):
+            self._remove_strays(now)
         if failures:
-            raise ExceptionGroup("the sweep failed for some vaults or hosts", failures)
+            raise ExceptionGroup("the sweep failed for some vaults", failures)
+
+    def _remove_strays(self, now: datetime) -> None:
+        """Volumes made for restores that no vault's record names: somebody died after the call, or was too slow."""
+        try:
+            disks = self.cloud.point_disks()
+        except CloudRefused as refused:
+            self.telemetry.fault("call_refused", call=refused.call, aws_code=refused.aws_code)
+            return
+        if not disks:
+            return
+        # Read after EC2 was asked: what is wanted is recorded before it is made.
+        records = {(v.vault_id, p.host, p.run_id): p for v in self.store.vaults() for p in v.point_volumes.values()}
+        for disk in disks:
+            record = records.get((disk.vault_id, disk.host, disk.run_id))
+            known = record is not None and record.volume_id in (None, disk.volume_id)
+            if not known and now - disk.made_at > timedelta(seconds=self.policy.claim_seconds):
+                self.telemetry.fault("stray_volume", volume_id=disk.volume_id, vault_id=disk.vault_id, host=disk.host)
+                self._actor.try_remove(disk)
 
     def _look(self, vaults: list[Vault], now: datetime) -> Callable[[Vault], InstanceState | None]:
         """The state of each vault's machine. All unknown when EC2 cannot be asked: windows are enforced anyway."""
@@ -240,16 +311,12 @@ class Control:
     def carry_out(self, saved: Vault, decision: Decision) -> Vault:
         """Tell what is known and act, after `decision` has been saved; returns the vault as it is then."""
         for fact in decision.facts:
-            self.tell(fact)
+            self.telemetry.fact(fact)
+            if alert := alert_of(fact):
+                self._alert(*alert)
         vault = self._actor.act(saved, decision.effects)
         self._ping(pings_of(decision.facts, saved))
         return vault
-
-    def tell(self, fact: Fact) -> None:
-        """Log and measure what has become known, and tell the operator if that cannot wait."""
-        self.telemetry.fact(fact)
-        if alert := alert_of(fact):
-            self._alert(*alert)
 
     def _ping(self, urls: list[str]) -> None:
         if not urls:

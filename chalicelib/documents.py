@@ -5,7 +5,22 @@ from datetime import datetime, timedelta
 from msgspec import Struct
 from msgspec.structs import asdict
 
-from chalicelib.model import Host, Kind, Outcome, Phase, Policy, Run, Slot, Vault, Window
+from chalicelib import points
+from chalicelib.model import (
+    Host,
+    Kind,
+    Outcome,
+    Phase,
+    PointState,
+    Policy,
+    RestorePoint,
+    Restoring,
+    Run,
+    Slot,
+    Source,
+    Vault,
+    Window,
+)
 
 # How soon to ask again, in seconds: often while a machine boots, seldom while nothing can change.
 _RETRY_AFTER = {
@@ -46,6 +61,14 @@ class LastDocument(Struct, frozen=True, kw_only=True):
     age_seconds: int
 
 
+class RestoreDocument(Struct, frozen=True, kw_only=True):
+    point_id: str
+    taken_at: datetime
+    point_run_id: str
+    point_complete: bool
+    source: Source
+
+
 class RunDocument(Struct, frozen=True, kw_only=True):
     """No member that a client acts upon has a name twice in here: sh reads it with sed."""
 
@@ -61,8 +84,29 @@ class RunDocument(Struct, frozen=True, kw_only=True):
     vault: VaultDocument | None
     progress: ProgressDocument | None
     committed: bool
+    restore: RestoreDocument | None
     retry_after_seconds: int
     last: LastDocument | None
+    now: datetime
+
+
+class PointDocument(Struct, frozen=True, kw_only=True):
+    """Nothing nested: sh splits the list at `},{`."""
+
+    point_id: str
+    taken_at: datetime
+    point_run_id: str
+    point_complete: bool
+    point_state: PointState
+    fit: bool
+    locked: bool
+
+
+class PointsDocument(Struct, frozen=True, kw_only=True):
+    """A host's restore points that EC2 still has, newest first."""
+
+    host: str
+    points: list[PointDocument]
     now: datetime
 
 
@@ -75,6 +119,13 @@ class HostOrder(Struct, frozen=True, kw_only=True):
     live: bool
 
 
+class RestoreOrder(Struct, frozen=True, kw_only=True):
+    """A volume made from a restore point of that host, to be mounted read-only."""
+
+    host: str
+    volume_id: str
+
+
 class Orders(Struct, frozen=True, kw_only=True):
     """What the vault's agent is to do."""
 
@@ -83,13 +134,14 @@ class Orders(Struct, frozen=True, kw_only=True):
     power_off: bool
     seconds_to_power_off: int
     hosts: list[HostOrder]
+    restores: list[RestoreOrder]
 
 
 def run_document(vault: Vault, host: Host, run: Run | None, now: datetime, policy: Policy) -> RunDocument:
     """A run as its host sees it at `now`. Shows nothing of other hosts."""
     window = vault.window
     in_window = bool(window and run and run.run_id in window.runs)
-    ready = bool(run and run.live and in_window and _ready(vault, host.name))
+    ready = bool(run and run.live and in_window and points.ready(vault, run))
     return RunDocument(
         run_id=run.run_id if run else None,
         host=host.name,
@@ -103,15 +155,21 @@ def run_document(vault: Vault, host: Host, run: Run | None, now: datetime, polic
         vault=_vault(vault, vault.hosts[host.name]) if ready else None,
         progress=ProgressDocument(**asdict(run.progress)) if run and run.progress else None,
         committed=bool(run and run.committed_at),
+        restore=_restore(run.restore) if run and run.restore else None,
         retry_after_seconds=min(_RETRY_AFTER[vault.phase], max(1, policy.report_seconds)),
         last=_last(host, now),
         now=now,
     )
 
 
-def _ready(vault: Vault, host: str) -> bool:
-    mount = vault.agent.mounts.get(host) if vault.agent else None
-    return vault.phase is Phase.OPEN and mount is not None and mount.mounted
+def _restore(restore: Restoring) -> RestoreDocument:
+    return RestoreDocument(
+        point_id=restore.point_id,
+        taken_at=restore.taken_at,
+        point_run_id=restore.point_run_id,
+        point_complete=restore.point_complete,
+        source=restore.source,
+    )
 
 
 def _window(window: Window, run: Run | None, now: datetime) -> WindowDocument:
@@ -159,7 +217,7 @@ def _last(host: Host, now: datetime) -> LastDocument | None:
 def orders(vault: Vault, now: datetime, policy: Policy) -> Orders:
     """What the agent of a vault is to do at `now`."""
     window = vault.window
-    live = {run.host for run in window.live_runs} if window else set()
+    live = {run.host: run.kind for run in window.live_runs} if window else {}
     end = (window.closes_at if window else now) + timedelta(seconds=policy.power_off_grace_seconds)
     return Orders(
         vault_id=vault.vault_id,
@@ -170,13 +228,42 @@ def orders(vault: Vault, now: datetime, policy: Policy) -> Orders:
         hosts=[
             HostOrder(
                 host=name,
-                volume_id=slot.volume_id,
+                volume_id=slot.volume_id or "",
                 uid=slot.uid,
                 user=user(slot),
                 public_key=slot.public_key,
                 live=name in live,
             )
             for name, slot in vault.hosts.items()
-            if slot.volume_id and slot.public_key  # without a key: it was revoked
+            # Without a key: it was revoked. A restore needs no volume of the host's own.
+            if slot.public_key and (slot.volume_id or live.get(name) is Kind.RESTORE)
         ],
+        restores=[
+            RestoreOrder(host=name, volume_id=volume.volume_id)
+            for name, volume in vault.point_volumes.items()
+            if volume.volume_id and not volume.leaving_at
+        ],
+    )
+
+
+def points_document(
+    host: str, recorded: list[RestorePoint], states: dict[str, PointState], now: datetime
+) -> PointsDocument:
+    """The restore points on record of which EC2 has a snapshot, in the state that EC2 says."""
+    return PointsDocument(
+        host=host,
+        points=[
+            PointDocument(
+                point_id=point.snapshot_id,
+                taken_at=points.taken_at(point),
+                point_run_id=point.run_id,
+                point_complete=point.complete,
+                point_state=states[point.snapshot_id],
+                fit=point.marks.fit is not False,
+                locked=bool(point.marks.held_at or (point.marks.locked_until and now < point.marks.locked_until)),
+            )
+            for point in points.restorable(recorded, states)
+            if point.snapshot_id
+        ],
+        now=now,
     )

@@ -8,7 +8,7 @@ from datetime import datetime, timedelta
 
 from msgspec.structs import replace
 
-from chalicelib import budget, growth
+from chalicelib import budget, growth, points
 from chalicelib.commands import (
     Admit,
     Attach,
@@ -20,6 +20,7 @@ from chalicelib.commands import (
     MakePoints,
     MakeVolume,
     PointFailed,
+    RestoreFailed,
     Revoke,
     RunEnded,
     Stop,
@@ -39,6 +40,7 @@ from chalicelib.model import (
     Policy,
     RestorePoint,
     Run,
+    Source,
     Vault,
     Window,
 )
@@ -179,9 +181,25 @@ class Draft:
             if self.now >= self.window.ceilings[run.kind].closes_at:
                 self.end(run, Outcome.CUT, "the window ended")
             elif self.vault.phase is Phase.OPEN and self.now >= run.lease_until:
-                self.end(run, Outcome.ABANDONED, f"not seen alive for {self.policy.lease_seconds} s")
+                self._end_lease(run)
         if self.now >= self.window.closes_at:
             self.close("the window ended")
+
+    def _end_lease(self, run: Run) -> None:
+        """A restore that was never ready is not its host's fault; one that waits for room goes on waiting."""
+        if run.restore is None or run.restore.ready_at or points.ready(self.vault, run):
+            self.end(run, Outcome.ABANDONED, f"not seen alive for {self.policy.lease_seconds} s")
+        elif run.restore.source is Source.LIVE:
+            self.fail_restore(run, f"its volume was not mounted in {self.policy.lease_seconds} s")
+        elif points.serves(self.vault, run.restore, run.host):
+            trouble = self.vault.point_volumes[run.host].trouble
+            self.fail_restore(run, f"not mounted in {self.policy.lease_seconds} s; {trouble or 'AWS takes too long'}")
+
+    def fail_restore(self, run: Run, why: str) -> None:
+        """The vault cannot give this run its data; its host and an operator are told."""
+        point_id = run.restore.point_id if run.restore else "nothing"
+        ended = self.end(run, Outcome.FAILED, f"restore point {point_id} could not be made available: {why}")
+        self.facts.append(RestoreFailed(run=ended))
 
     def join(self, run: Run) -> None:
         """Put a run into the window under way."""

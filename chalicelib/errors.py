@@ -37,6 +37,23 @@ class UnknownRun(NightvaultError):
         super().__init__(f"run_id: this host has no run {run_id!r}; call start first")
 
 
+class UnknownPoint(NightvaultError):
+    """No completed restore point of this host has that id, or EC2 no longer has its snapshot."""
+
+    def __init__(self, point_id: str) -> None:
+        super().__init__(f"point: this host has no completed restore point {point_id!r}; GET /points lists them")
+
+
+class NothingToRestore(NightvaultError):
+    """No restore point of this host counts: none is of a complete run, completed, and still there."""
+
+    def __init__(self, host: str) -> None:
+        super().__init__(
+            f"host {host} has no restore point yet: one counts when a backup was complete and its snapshot is; "
+            "that takes a while after the vault has stopped"
+        )
+
+
 class RunIdTaken(NightvaultError):
     """A run_id that another host uses; a client must make a fresh UUID for each run."""
 
@@ -109,6 +126,21 @@ class LostRace(NightvaultError):
     retry_after_seconds = 2
 
 
+_PASSING = frozenset(
+    {
+        "InsufficientCapacity",
+        "InsufficientVolumeCapacity",
+        "InternalFailure",
+        "RequestLimitExceeded",
+        "RequestThrottled",
+        "ServiceUnavailable",
+        "Throttling",
+        "ThrottlingException",
+        "Unavailable",
+    }
+)
+
+
 class CloudRefused(NightvaultError):
     """AWS refused or failed a call. `call` is the API's name, `aws_code` AWS's own error code."""
 
@@ -118,3 +150,11 @@ class CloudRefused(NightvaultError):
         super().__init__(f"{call}: {aws_code}: {message}")
         self.call = call
         self.aws_code = aws_code
+
+    @property
+    def passing(self) -> bool:
+        """AWS's own fault, throttling, or no answer at all (botocore's errors, named ...Error): asking again may help.
+
+        https://docs.aws.amazon.com/AWSEC2/latest/APIReference/errors-overview.html#api-error-codes-table-server
+        """
+        return self.aws_code in _PASSING or self.aws_code.endswith("Error")

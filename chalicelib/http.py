@@ -11,7 +11,7 @@ from chalice.app import BadRequestError, Chalice, Request, Response
 
 from chalicelib import errors
 from chalicelib.commands import Finish, Report, Start
-from chalicelib.model import Kind, Mount, Outcome, Stats
+from chalicelib.model import Kind, Mount, Outcome, PointMount, Stats
 from chalicelib.ports import Telemetry
 
 MAX_BODY_BYTES = 16 * 1024
@@ -21,6 +21,8 @@ STATUS: dict[type[errors.NightvaultError], int] = {
     errors.BodyTooLarge: 413,
     errors.WindowSpent: 429,
     errors.UnknownRun: 404,
+    errors.UnknownPoint: 404,
+    errors.NothingToRestore: 404,
     errors.UnknownHost: 404,
     errors.UnknownVault: 404,
     errors.UnknownProgram: 404,
@@ -42,6 +44,7 @@ Short = Annotated[str, msgspec.Meta(max_length=200)]
 PublicKey = Annotated[str, msgspec.Meta(pattern=r"^ssh-ed25519 [A-Za-z0-9+/]{68}( [!-~][ -~]{0,99})?\Z")]
 # Hosts hand it to ssh: never something that ssh would take for an option.
 Address = Annotated[str, msgspec.Meta(pattern=r"^([A-Za-z0-9:][A-Za-z0-9.:-]{0,199})?\Z")]
+Point = Annotated[str, msgspec.Meta(pattern=r"^snap-[0-9A-Za-z]{1,40}\Z")]
 Secret = Annotated[str, msgspec.Meta(min_length=1, max_length=200)]
 
 
@@ -52,8 +55,12 @@ class Wire(msgspec.Struct, forbid_unknown_fields=True, kw_only=True):
 class StartBody(Wire):
     run_id: UUID
     kind: Kind
+    point: Point | None = None
 
     def command(self, host: str, source_address: str) -> Start:
+        """Without its restore point, which Control finds. Raises BadRequest for a point of a backup."""
+        if self.point is not None and self.kind is not Kind.RESTORE:
+            raise errors.BadRequest("point: only a run of kind restore has one")
         return Start(host=host, run_id=str(self.run_id), kind=self.kind, source_address=source_address)
 
 
@@ -106,6 +113,13 @@ class CommitBody(Wire):
     run_id: UUID
 
 
+class RestoreBody(Wire):
+    host: Host
+    volume_id: Short
+    state: Annotated[str, msgspec.Meta(pattern=r"^(mounted|absent|refused|error)\Z")]
+    detail: Short = ""
+
+
 class ReportBody(Wire):
     instance_id: Short
     boot_id: Short
@@ -116,6 +130,7 @@ class ReportBody(Wire):
     mounts: Annotated[list[MountBody], msgspec.Meta(max_length=64)] = []
     transfers: Annotated[list[TransferBody], msgspec.Meta(max_length=64)] = []
     commits: Annotated[list[CommitBody], msgspec.Meta(max_length=64)] = []
+    restores: Annotated[list[RestoreBody], msgspec.Meta(max_length=64)] = []
 
     def command(self) -> Report:
         return Report(
@@ -137,6 +152,10 @@ class ReportBody(Wire):
             },
             transfers={t.host: t.transfer_bytes for t in self.transfers if t.live},
             commits={commit.host: str(commit.run_id) for commit in self.commits},
+            restores={
+                restore.host: PointMount(volume_id=restore.volume_id, state=restore.state, detail=restore.detail)
+                for restore in self.restores
+            },
         )
 
 

@@ -13,7 +13,7 @@ from typing import assert_never
 
 from msgspec.structs import replace
 
-from chalicelib import budget
+from chalicelib import budget, lending
 from chalicelib.commands import (
     AgentEnrolled,
     Attach,
@@ -31,6 +31,10 @@ from chalicelib.commands import (
     PointFailed,
     PointSettled,
     PointsMade,
+    PointVolumeAttached,
+    PointVolumeGone,
+    PointVolumeMade,
+    PointVolumeRefused,
     Report,
     RunStarted,
     SetIngress,
@@ -103,9 +107,12 @@ def decide(vault: Vault, command: Command, now: datetime, policy: Policy) -> Dec
             _points_made(draft, snapshots)
         case PointSettled(snapshot_id=snapshot_id, state=state):
             _point_settled(draft, snapshot_id, state)
+        case PointVolumeMade() | PointVolumeAttached() | PointVolumeRefused() | PointVolumeGone():
+            lending.take_answer(draft, command)
         case _:
             operated(draft, command)
     draft.close_if_idle()
+    lending.see_to_point_volumes(draft, command)
     return draft.decision()
 
 
@@ -143,6 +150,7 @@ def _start(draft: Draft, command: Start) -> None:
         started_at=draft.now,
         source_address=command.source_address,
         lease_until=draft.after(draft.policy.lease_seconds),
+        restore=lending.restoring(draft.vault, command.host, command.point) if command.point else None,
     )
     draft.forget_old_runs(command.host)
     for old in _live_runs_of(draft.vault, command.host):
@@ -207,6 +215,7 @@ def _report(draft: Draft, command: Report) -> None:
             pass  # refused above
         case phase:
             assert_never(phase)
+    lending.take_restores(draft, command)
     if draft.vault.awake and _absent(draft.vault, command.mounts):
         draft.effects.append(Attach())
 
@@ -226,6 +235,7 @@ def _take_agent(draft: Draft, agent: Agent, command: Report) -> None:
         address=command.address,
         port=command.port,
         mounts=_unmounted(agent.mounts) if command.state == "stopping" else command.mounts,
+        restores={} if command.state == "stopping" else command.restores,
         strange_key=command.host_key if command.host_key != agent.host_key else "",
     )
     stale = agent.reported_at is None or draft.now - agent.reported_at >= timedelta(seconds=15)

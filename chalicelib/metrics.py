@@ -30,9 +30,9 @@ SECONDS_AWAKE = Metric("SecondsAwake", "Seconds")
 RESTORE_POINTS = Metric("RestorePoints", "Count", "Label")
 SNAPSHOT_FAILURES = Metric("SnapshotFailures", "Count")  # each attempt
 POINTS_GIVEN_UP = Metric("PointsGivenUp", "Count")  # the last one: there is no restore point of that night
-POINTS_DELETED = Metric("PointsDeleted", "Count")  # by retention
-DELETIONS_REFUSED = Metric("DeletionsRefused", "Count")  # each attempt of retention that AWS would not have
 BUDGETS_SPENT = Metric("BudgetsSpent", "Count")  # a vault has no awake time left until the next UTC day
+RESTORE_READY_SECONDS = Metric("RestoreReadySeconds", "Seconds")  # from a restore's start until it can be pulled
+RESTORES_FAILED = Metric("RestoresFailed", "Count")  # the vault could not give a restore its data
 UNEXPECTED_HOST_KEYS = Metric("UnexpectedHostKeys", "Count")
 FAULTS = Metric("Faults", "Count")
 SECONDS_PAST_WINDOW = Metric("SecondsPastWindow", "Seconds")  # only while a vault is awake past its window
@@ -52,9 +52,9 @@ ALL = (
     RESTORE_POINTS,
     SNAPSHOT_FAILURES,
     POINTS_GIVEN_UP,
-    POINTS_DELETED,
-    DELETIONS_REFUSED,
     BUDGETS_SPENT,
+    RESTORE_READY_SECONDS,
+    RESTORES_FAILED,
     UNEXPECTED_HOST_KEYS,
     FAULTS,
     SECONDS_PAST_WINDOW,

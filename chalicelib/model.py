@@ -15,6 +15,7 @@ MAX_SIZE_GIB = 16384
 # An instance takes 28 attachments on the smaller Nitro types, of which root volume and network interface
 # use two: https://docs.aws.amazon.com/AWSEC2/latest/UserGuide/volume_limits.html
 MAX_HOSTS = 24
+MAX_VOLUMES = 26
 
 
 class Phase(StrEnum):
@@ -33,6 +34,13 @@ class Kind(StrEnum):
 
     BACKUP = "backup"
     RESTORE = "restore"
+
+
+class Source(StrEnum):
+    """Where a restore's data come from: the host's own volume as it is, or one made from the restore point."""
+
+    LIVE = "live"
+    POINT = "point"
 
 
 class Outcome(StrEnum):
@@ -83,6 +91,17 @@ class Progress(Struct, frozen=True, kw_only=True):
     seen_at: datetime
 
 
+class Restoring(Struct, frozen=True, kw_only=True):
+    """What a restore run brings back: a completed restore point, as it was when the run began."""
+
+    point_id: str
+    taken_at: datetime
+    point_run_id: str
+    point_complete: bool
+    source: Source
+    ready_at: datetime | None = None  # when its data could be pulled first
+
+
 class Run(Struct, frozen=True, kw_only=True):
     """One host's turn in a window. It lives until it has an outcome."""
 
@@ -102,6 +121,7 @@ class Run(Struct, frozen=True, kw_only=True):
     ended_at: datetime | None = None
     exit_code: int | None = None
     stats: Stats | None = None
+    restore: Restoring | None = None  # None for a backup
 
     @property
     def live(self) -> bool:
@@ -221,6 +241,25 @@ class Window(Struct, frozen=True, kw_only=True):
         return 0 if self.stopped_at is None else int((self.stopped_at - self.opened_at).total_seconds())
 
 
+class PointVolume(Struct, frozen=True, kw_only=True):
+    """A volume made from a restore point, for a host's restore runs; recorded until EC2 has it no more.
+
+    `run_id`: the run that wanted it first. Its client token is made of it and its tag holds it, so that neither a
+    lost answer nor a crash leaves a volume that nobody finds. `place` gives its device name.
+    """
+
+    host: str
+    run_id: str
+    point_id: str
+    place: int
+    volume_id: str | None = None
+    attached_to: str | None = None
+    trouble: str = ""  # what AWS said last when it refused a step
+    leaving_at: datetime | None = None  # no run wants it any more: for good, whatever is started after
+    unmounted: bool = False  # the agent has let go of it since
+    told: bool = False  # an operator knows that it does not go
+
+
 class Slot(Struct, frozen=True, kw_only=True):
     """A host's place on its vault. `uid` gives its account and never changes, `number` its device name.
 
@@ -284,6 +323,14 @@ class Mount(Struct, frozen=True, kw_only=True):
         return self.size_bytes - self.free_bytes if self.size_bytes else None
 
 
+class PointMount(Struct, frozen=True, kw_only=True):
+    """A volume made from a restore point as the agent sees it. `state`: mounted, absent, refused or error."""
+
+    volume_id: str
+    state: str
+    detail: str = ""
+
+
 class Agent(Struct, frozen=True, kw_only=True):
     """The vault's agent: who it is (from enrolment) and what it said last."""
 
@@ -294,6 +341,7 @@ class Agent(Struct, frozen=True, kw_only=True):
     port: int = 22
     reported_at: datetime | None = None
     mounts: dict[str, Mount] = field(default_factory=dict)
+    restores: dict[str, PointMount] = field(default_factory=dict)
     strange_key: str = ""  # what it showed instead of `host_key`, so that this is told once
 
 
@@ -329,6 +377,8 @@ class Vault(Struct, frozen=True, kw_only=True):
     retired: dict[str, Slot] = field(default_factory=dict)
     # A hold that was asked for while the vault was closing or sealing: it wakes again for it.
     hold_until: datetime | None = None
+    # Volumes made from restore points, at most one for each host, until they are gone again.
+    point_volumes: dict[str, PointVolume] = field(default_factory=dict)
 
     @property
     def awake(self) -> bool:

@@ -11,14 +11,15 @@ from chalicelib.model import (
     Host,
     InstanceState,
     LastBackup,
-    Marks,
     PointState,
+    PointVolume,
     RestorePoint,
-    Retained,
     Slot,
     Vault,
     Window,
 )
+
+RESTORE = "restore"  # the tag nightvault:purpose of volumes that were made from restore points
 
 
 class Conflict(Exception):
@@ -44,7 +45,7 @@ class Store(Protocol):
     def save(self, vault: Vault, archive: Window | None = None, host: Host | None = None) -> Vault:
         """Save over version `vault.version`, with the archived window and the host if any: all or nothing.
 
-        A host keeps its last backup and when it was retained, whatever `host` says of them.
+        A host keeps its last backup, whatever `host` says of it.
 
         Returns the vault with its new version. Raises Conflict with the winning record.
         """
@@ -66,29 +67,8 @@ class Store(Protocol):
         """
         ...
 
-    def put_point(self, point: RestorePoint) -> None:
-        """Record a restore point. Its marks stay as they are recorded, whatever `point` says of them."""
-        ...
-
-    def points(self, host: str) -> list[RestorePoint]:
-        """A host's restore points with their marks, oldest first; none that was deleted."""
-        ...
-
-    def mark(self, point: RestorePoint, marks: Marks) -> bool:
-        """Record marks over the version that `point` was read with. False: somebody else did so, or it is gone."""
-        ...
-
-    def bury(self, point: RestorePoint) -> None:
-        """A deleted point leaves `points`; what is known of it is kept as long as windows are. May be repeated."""
-        ...
-
-    def buried(self, host: str) -> list[RestorePoint]:
-        """Deleted points, oldest first."""
-        ...
-
-    def put_retained(self, host: str, retained: Retained | None) -> None:
-        """Record when retention looked at a host; None: it is due. Nothing for a host that is not there."""
-        ...
+    def put_point(self, point: RestorePoint) -> None: ...
+    def points(self, host: str) -> list[RestorePoint]: ...
 
     def move_last_backup(self, host: str, last: LastBackup) -> bool:
         """Record it unless a newer one is there. Returns whether it moved."""
@@ -107,6 +87,18 @@ class Machine:
     vault_id: str
     state: InstanceState
     launched_at: datetime
+
+
+@dataclass(frozen=True, kw_only=True)
+class PointDisk:
+    """A volume made from a restore point, as EC2 describes it. `failed`: EC2 could not make it."""
+
+    volume_id: str
+    vault_id: str
+    host: str
+    run_id: str
+    failed: bool
+    made_at: datetime
 
 
 class Cloud(Protocol):
@@ -146,6 +138,18 @@ class Cloud(Protocol):
         """
         ...
 
+    def point_disks(self) -> list[PointDisk]:
+        """All volumes of the stack that were made from restore points, found by their tag; none that is going."""
+        ...
+
+    def make_point_volume(self, vault_id: str, volume: PointVolume) -> str:
+        """The volume's id. For the same host and run it is the same one."""
+        ...
+
+    def attach_point_volume(self, instance_id: str, volume: PointVolume) -> bool:
+        """Whether it is attached to this instance. False: not yet, ask again."""
+        ...
+
     def ingress(self, group_id: str) -> frozenset[str]: ...
     def admit(self, group_id: str, address: str) -> None: ...
     def revoke(self, group_id: str, address: str) -> None: ...
@@ -157,15 +161,8 @@ class Cloud(Protocol):
     def snapshot(self, point: RestorePoint) -> str: ...
     def snapshot_states(self, snapshot_ids: Iterable[str]) -> dict[str, PointState]: ...
 
-    def delete_snapshot(self, snapshot_id: str, host: str) -> None:
-        """Delete a snapshot whose tags say this stack and this host; CloudRefused if they say anything else.
-
-        One that is gone already is fine.
-        """
-        ...
-
-    def locked_snapshots(self) -> frozenset[str]:
-        """Those that EBS's own lock keeps from being deleted, of the whole account."""
+    def host_snapshots(self, host: str) -> dict[str, PointState]:
+        """The state of each snapshot of this host that EC2 has, by id."""
         ...
 
 

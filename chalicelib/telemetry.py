@@ -14,11 +14,10 @@ from chalicelib.commands import (
     Fact,
     HostKeyUnexpected,
     PointCounted,
-    PointDeleted,
-    PointDropped,
     PointFailed,
-    PointNotDeleted,
-    PointSpared,
+    PointVolumeStays,
+    RestoreFailed,
+    RestoreReady,
     Retired,
     RunEnded,
     RunStarted,
@@ -91,8 +90,6 @@ class PowertoolsTelemetry:
                 self._measure(metrics.SNAPSHOT_FAILURES, 1)
                 if final:
                     self._measure(metrics.POINTS_GIVEN_UP, 1, host=point.host)
-            case PointDropped() | PointSpared() | PointDeleted() | PointNotDeleted():
-                self._retention(fact)
             case BudgetSpent(vault_id=vault_id, kind=kind):
                 self.event("budget_spent", vault_id=vault_id, kind=kind)
                 self._measure(metrics.BUDGETS_SPENT, 1)
@@ -106,26 +103,25 @@ class PowertoolsTelemetry:
                 self.event("host_retired", host=host, volume_id=volume_id, deleting=deleting)
             case VolumeGone(host=host, volume_id=volume_id, snapshot_id=snapshot_id):
                 self.event("volume_deleted", host=host, volume_id=volume_id, snapshot_id=snapshot_id)
+            case RestoreReady() | RestoreFailed() | PointVolumeStays():
+                self._restore(fact)
             case HostKeyUnexpected(expected=expected, seen=seen):
                 self.event("host_key_unexpected", expected=expected, seen=seen)
                 self._measure(metrics.UNEXPECTED_HOST_KEYS, 1)
             case _:
                 assert_never(fact)
 
-    def _retention(self, fact: PointDropped | PointSpared | PointDeleted | PointNotDeleted) -> None:
-        marks = fact.point.marks
-        about = {"host": fact.point.host, "snapshot_id": fact.point.snapshot_id, "made_at": fact.point.made_at}
+    def _restore(self, fact: RestoreReady | RestoreFailed | PointVolumeStays) -> None:
         match fact:
-            case PointDropped():
-                self.event("point_dropped", **about, why=marks.dropped_for)
-            case PointSpared(why=why):
-                self.event("point_spared", **about, why=why)
-            case PointDeleted():
-                self.event("point_deleted", **about, why=marks.dropped_for)
-                self._measure(metrics.POINTS_DELETED, 1)
-            case PointNotDeleted(aws_code=aws_code):
-                self.event("point_not_deleted", **about, aws_code=aws_code, error=marks.refused)
-                self._measure(metrics.DELETIONS_REFUSED, 1, host=fact.point.host)
+            case RestoreReady(run=run, ready_seconds=seconds):
+                source = run.restore and run.restore.source
+                self.event("restore_ready", **_of(run), source=source, ready_seconds=seconds)
+                self._measure(metrics.RESTORE_READY_SECONDS, seconds, host=run.host)
+            case RestoreFailed(run=run):
+                self.event("restore_failed", **_of(run), reason=run.reason)
+                self._measure(metrics.RESTORES_FAILED, 1, host=run.host)
+            case PointVolumeStays(volume=volume):
+                self.fault("restore_volume_stays", host=volume.host, volume_id=volume.volume_id, run_id=volume.run_id)
             case _:
                 assert_never(fact)
 
@@ -182,4 +178,5 @@ def _present(fields: dict[str, object]) -> dict[str, object]:
 
 
 def _of(run: Run) -> dict[str, object]:
-    return {"host": run.host, "run_id": run.run_id, "kind": run.kind}
+    point_id = run.restore and run.restore.point_id
+    return {"host": run.host, "run_id": run.run_id, "kind": run.kind, "point_id": point_id}

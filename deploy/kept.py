@@ -24,7 +24,7 @@ def kept(aws: Aws, stack: str, prices: Prices = LISTED) -> list[Kept]:
     pages = aws.ec2.get_paginator("describe_volumes").paginate(Filters=tag)
     found = [
         Kept(
-            f"volume of {host}",
+            f"volume of {host}{', made for a restore' if _tags(volume).get('nightvault:purpose') else ''}",
             f"{volume['Size']} GiB",
             volume["Size"] * prices[volume.get("VolumeType", "gp3")],
             f"aws ec2 delete-volume --volume-id {volume['VolumeId']}",

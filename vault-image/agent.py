@@ -17,9 +17,9 @@ import socket
 import subprocess
 import sys
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from contextlib import suppress
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -28,7 +28,8 @@ import registry
 from agent_accounts import Accounts
 from agent_config import Config
 from agent_control import Control, ControlRefused, Metadata, NotEnrolled
-from agent_orders import BadOrders, HostOrder, Orders, parse
+from agent_orders import BadOrders, HostOrder, Orders, RestoreOrder, parse
+from agent_sftp import Sftp
 from agent_transfers import Transfers, commit_of
 from agent_volumes import Mount, Volumes
 
@@ -74,10 +75,13 @@ class Agent:
         self._control = Control(config.control_url, config.state_dir / "token", self._metadata)
         self._accounts = Accounts(config)
         self._volumes = Volumes(config)
-        self._transfers = Transfers(config.run_dir)
+        self._points = Volumes(config, points=True)
+        self._sftp = Sftp(config)
+        self._transfers = Transfers(config.run_dir, config.sftp_idle_seconds, clock)
         self._power = PowerRule(clock() + config.power_off_without_orders_seconds)
         self._orders: Orders | None = None
         self._mounts: list[Mount] = []
+        self._restores: list[Mount] = []
         self._commits: dict[str, str] = {}  # of every volume that was here since boot: also after it left
         self._said: object = None  # what the last report that was answered said, numbers that flow left out
         self._next_report = self._not_before = clock()
@@ -90,9 +94,14 @@ class Agent:
 
     def run(self) -> int:
         """Run until the machine is to go, or SIGTERM. Gives the exit code."""
-        for folder, mode in ((self._config.state_dir, 0o700), (self._config.run_dir, 0o755)):
+        os.umask(0o022)  # whatever the unit says: hosts' accounts pass through these folders
+        for folder, mode in (
+            (self._config.state_dir, 0o700),
+            (self._config.run_dir, 0o755),
+            (self._volumes.root, 0o755),
+            (self._points.root, 0o711),
+        ):
             folder.mkdir(mode=mode, parents=True, exist_ok=True)
-        self._config.mount_root.mkdir(mode=0o755, parents=True, exist_ok=True)
         self._listen()
         log("started", control=self._config.control_url, run_dir=self._config.run_dir)
         while not self._stopping:
@@ -127,7 +136,7 @@ class Agent:
 
     def _until(self, instant: float) -> float:
         waits = [instant, self._power.off_at]
-        if any(mount.state == "absent" for mount in self._mounts) or not self._sshd_answers:
+        if any(mount.state == "absent" for mount in (*self._mounts, *self._restores)) or not self._sshd_answers:
             waits.append(self._clock() + _LOOK_SECONDS)
         return max(0.0, min(waits) - self._clock())
 
@@ -137,21 +146,41 @@ class Agent:
         # First out, then in: a host that is no longer ordered, or whose disk isn't the one at its place.
         if self._accounts.write_keys(hosts):
             log("keys_written", hosts=[order.host for order in hosts])
-        misplaced = self._volumes.misplaced(orders.hosts)
+        stray = {order.host for order in apart}
+        volumes = [order for order in orders.hosts if order.volume_id]
+        self._mounts = self._bring(self._volumes, volumes, self._mounts, stray)
+        self._restores = self._bring(self._points, orders.restores, self._restores, stray)
+        points = [mount.host for mount in self._restores if mount.state == "mounted"]
+        for host in {*self._sftp.shown(), *(order.host for order in orders.hosts)}:
+            try:
+                if host in [order.host for order in hosts]:
+                    self._sftp.show(host, (self._points if host in points else self._volumes).root / host)
+                else:
+                    self._sftp.hide(host)
+            except (OSError, subprocess.SubprocessError) as error:
+                log("sftp_failed", host=host, error=_said(error))
+
+    def _bring(
+        self, volumes: Volumes, orders: Iterable[HostOrder | RestoreOrder], before: list[Mount], stray: set[str]
+    ) -> list[Mount]:
+        """See that exactly the ordered volumes are mounted; `stray` are hosts without an account."""
+        misplaced = volumes.misplaced(orders)
         for host in misplaced:
-            self._release(host)
-        stuck = set(misplaced) & set(self._volumes.places())
-        mounts = [Mount(order.host, order.volume_id, "error", "its account can't be made") for order in apart]
-        for order in hosts:
-            if order.host in stuck:
-                mounts.append(Mount(order.host, order.volume_id, "error", "another disk is stuck at its place"))
-            else:
-                mounts.append(self._volumes.apply(order))
-        mounts.sort(key=lambda mount: mount.host)
-        for mount in mounts:
-            if _plain(mount) not in map(_plain, self._mounts):
-                log("mount", host=mount.host, volume_id=mount.volume_id, state=mount.state, detail=mount.detail)
-        self._mounts = mounts
+            self._release(volumes, host)
+        whys = dict.fromkeys(set(misplaced) & set(volumes.places()), "another disk is stuck at its place")
+        whys |= dict.fromkeys(stray, "its account can't be made")
+        mounts = []
+        for order in sorted(orders, key=lambda order: order.host):
+            why = whys.get(order.host)
+            mount = Mount(order.host, order.volume_id, "error", why) if why else volumes.apply(order)
+            if _plain(mount) not in map(_plain, before):
+                kind = "mount" if volumes is self._volumes else "restore"
+                log(kind, host=mount.host, volume_id=mount.volume_id, state=mount.state, detail=mount.detail)
+            mounts.append(mount)
+        if volumes is self._points:  # nobody may take a volume away that is still in use
+            left = set(misplaced) & set(whys) - {mount.host for mount in mounts}
+            mounts += [replace(m, state="error", detail="no longer ordered, in use") for m in before if m.host in left]
+        return mounts
 
     def _account(self, order: HostOrder) -> bool:
         try:
@@ -161,14 +190,16 @@ class Agent:
             return False
         return True
 
-    def _release(self, host: str) -> None:
-        log("release", host=host)
+    def _release(self, volumes: Volumes, host: str) -> None:
+        log("release", host=host, root=volumes.root)
         try:
-            if not registry.end(registry.under_way(self._config.run_dir / host)):
+            self._sftp.hide(host)
+            under_way = registry.under_way(self._config.run_dir / host)
+            if not registry.end(c for c in under_way if volumes is self._volumes or c.kind in registry.READS):
                 log("transfer_does_not_end", host=host)
-            self._volumes.release(host)
+            volumes.release(host)
         except (OSError, subprocess.SubprocessError) as error:
-            log("release_failed", host=host, error=(getattr(error, "stderr", None) or str(error))[:300])
+            log("release_failed", host=host, error=_said(error))
 
     def _body(self, state: str) -> dict[str, Any]:
         if not self._identity:
@@ -184,14 +215,19 @@ class Agent:
             run_id = commit_of(self._config.mount_root / host)
             if run_id:
                 self._commits[host] = run_id
-        return {
+        body = {
             **self._identity,
             "state": state,
             "port": self._config.port,
             "mounts": [asdict(mount) for mount in self._mounts],
-            "transfers": self._transfers.live([order.host for order in self._orders.hosts] if self._orders else []),
+            "transfers": self._transfers.live(
+                [order.host for order in self._orders.hosts] if self._orders else [], self._sftp.sessions()
+            ),
             "commits": [{"host": host, "run_id": run_id} for host, run_id in sorted(self._commits.items())],
         }
+        if self._restores:  # only those who order restores need know the word
+            body["restores"] = [dict(zip(_PLAIN, _plain(mount), strict=True)) for mount in self._restores]
+        return body
 
     def _ready(self) -> bool:
         """sshd answers, and the first orders have been applied. Once true, true for good."""
@@ -260,13 +296,16 @@ class Agent:
         """Let nobody in, end every transfer and free every place, with all that was written on disk."""
         with suppress(OSError):
             self._accounts.write_keys(())
+        for host in self._points.places():
+            self._release(self._points, host)
         for host in self._volumes.places():
             registry.end(registry.under_way(self._config.run_dir / host))
             run_id = commit_of(self._config.mount_root / host)
             if run_id:
                 self._commits[host] = run_id
-            self._release(host)
+            self._release(self._volumes, host)
         self._mounts = []
+        self._restores = []
         os.sync()
 
     def _last_report(self) -> None:
@@ -317,8 +356,15 @@ class Agent:
                     self._wake.unregister(descriptor)
 
 
+_PLAIN = ("host", "volume_id", "state", "detail")
+
+
 def _plain(mount: Mount) -> tuple[str, ...]:
-    return (mount.host, mount.volume_id, mount.state, mount.detail)
+    return tuple(getattr(mount, name) for name in _PLAIN)
+
+
+def _said(error: Exception) -> str:
+    return str(getattr(error, "stderr", None) or error)[:300]
 
 
 def _news(body: dict[str, Any]) -> object:
@@ -329,6 +375,7 @@ def _news(body: dict[str, Any]) -> object:
         [(mount["host"], mount["volume_id"], mount["state"], mount["detail"]) for mount in body["mounts"]],
         [transfer["host"] for transfer in body["transfers"]],
         body["commits"],
+        body.get("restores"),
     )
 
 

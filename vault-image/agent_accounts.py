@@ -1,15 +1,17 @@
-"""The hosts' accounts and keys: who may log in, and that it can only ever run the gate."""
+"""The hosts' accounts and keys: who may log in, and that it can only ever run the gate, or read over SFTP."""
 
 import grp
 import os
 import pwd
 import re
 import subprocess
+from pathlib import Path
 
 from agent_config import BadConfig, Config
 from agent_orders import HostOrder
 
-GROUP = "nightvault"
+# Of the accounts that run the gate, and of those that read over SFTP: sshd_config knows both.
+GATE, READ = "nightvault", "nightvault-read"
 # These paths stand unquoted in a line that sshd gives to a shell.
 _PLAIN = re.compile(r"[A-Za-z0-9/._+-]+")
 
@@ -24,26 +26,25 @@ class Accounts:
         if odd:
             raise BadConfig(f"{str(odd)!r}: a path in a key file may hold only letters, digits and /._+-")
 
-    def group_id(self) -> int:
-        """The hosts' group, made if need be; rootless, the agent's own."""
+    def group_id(self, name: str = GATE) -> int:
+        """A group of hosts' accounts, made if need be; rootless, the agent's own."""
         if self._config.accounts == "single":
             return os.getgid()
         try:
-            return grp.getgrnam(GROUP).gr_gid
+            return grp.getgrnam(name).gr_gid
         except KeyError:
-            _run("groupadd", "--system", GROUP)
-            return grp.getgrnam(GROUP).gr_gid
+            _run("groupadd", "--system", name)
+            return grp.getgrnam(name).gr_gid
 
     def apply(self, order: HostOrder) -> None:
-        """Make a host's account, with the ordered number, and its folder of notes. Raises OSError."""
+        """Make a host's accounts, with the ordered number, and its folder of notes. Raises OSError."""
         notes = self._config.run_dir / order.host
         notes.mkdir(mode=0o700, exist_ok=True)
         if self._config.accounts == "single":
             return
-        group = self.group_id()
-        self._account(order, group)
+        self._accounts(order)
         if notes.stat().st_uid != order.uid:
-            os.chown(notes, order.uid, group)
+            os.chown(notes, order.uid, self.group_id())
 
     def write_keys(self, orders: tuple[HostOrder, ...]) -> bool:
         """Let these hosts in, and nobody else. True if that changed anything."""
@@ -51,6 +52,8 @@ class Accounts:
         for order in orders:
             user = pwd.getpwuid(os.geteuid()).pw_name if self._config.accounts == "single" else order.user
             wanted[user] = wanted.get(user, "") + self._line(order)
+            if self._config.accounts == "system":
+                wanted[reader(order)] = f"restrict {order.public_key}\n"
         folder = self._config.keys_dir
         folder.mkdir(mode=0o755, parents=True, exist_ok=True)
         changed = False
@@ -76,32 +79,42 @@ class Accounts:
         # exec, so that the gate is the session's leader and nothing stands between it and sshd.
         return f'restrict,command="{gate} --rrsync {config.rrsync}" {order.public_key}\n'
 
-    def _account(self, order: HostOrder, group: int) -> None:
-        try:
-            found = pwd.getpwnam(order.user)
-        except KeyError:
-            pass
-        else:
-            if found.pw_gid != group or found.pw_uid < 1000:
-                raise OSError(f"the account {order.user} is not a host's; order another name")
-            if found.pw_uid == order.uid:
-                return
-            _run("userdel", order.user)
-        try:
-            other = pwd.getpwuid(order.uid)
-        except KeyError:
-            pass
-        else:
-            if other.pw_gid != group:
-                raise OSError(f"uid {order.uid} belongs to {other.pw_name}; order another number")
-            _run("userdel", other.pw_name)  # of a host that is no longer here
-        # '*' and not useradd's '!': with UsePAM no, sshd refuses a locked account even its keys. The home
-        # exists and is not theirs; a shell there must be, for sshd runs even a forced command by it.
-        _run(
-            *("useradd", "--uid", str(order.uid), "--gid", GROUP, "--no-user-group", "--no-create-home"),
-            *("--home-dir", "/", "--shell", "/bin/sh", "--password", "*", "--no-log-init"),
-            *("-K", "SUB_UID_COUNT=0", "-K", "SUB_GID_COUNT=0", order.user),
-        )
+    def _accounts(self, order: HostOrder) -> None:
+        gate, read = self.group_id(), self.group_id(READ)
+        # The gate's home is not theirs, and its shell must be one, for sshd runs even a forced command by it.
+        # The reader's home is what it is locked into; it has the same number, so that it can read what the gate wrote.
+        wanted = {
+            order.user: (order.uid, gate, "/", "/bin/sh"),
+            reader(order): (order.uid, read, str(sftp_root(self._config) / order.host), "/usr/sbin/nologin"),
+        }
+        there = {entry.pw_name: entry for entry in pwd.getpwall()}
+        for name, entry in list(there.items()):
+            if name not in wanted and entry.pw_uid != order.uid:
+                continue
+            if entry.pw_gid not in (gate, read) or entry.pw_uid < 1000:
+                raise OSError(f"the account {name}, uid {entry.pw_uid}, is not a host's; order another name or number")
+            if wanted.get(name) != (entry.pw_uid, entry.pw_gid, entry.pw_dir, entry.pw_shell):
+                _run("userdel", name)  # of a host that is no longer here, or has another number now
+                del there[name]
+        for name, (uid, group, home, shell) in wanted.items():
+            if name not in there:
+                # '*' and not useradd's '!': with UsePAM no, sshd refuses a locked account even its keys.
+                _run(
+                    *("useradd", "--uid", str(uid), "--non-unique", "--gid", str(group), "--no-user-group"),
+                    *("--no-create-home", "--home-dir", home, "--shell", shell, "--password", "*", "--no-log-init"),
+                    *("-K", "SUB_UID_COUNT=0", "-K", "SUB_GID_COUNT=0", name),
+                )
+
+
+def reader(order: HostOrder) -> str:
+    """The name under which a host reads over SFTP."""
+    return order.user + "r"
+
+
+def sftp_root(config: Config) -> Path:
+    """The folder of the folders that hosts are locked into over SFTP. Root's alone: what is shown in those has the
+    modes of the hosts' own files, without the host's volume above it to keep others out."""
+    return config.mount_root / ".sftp"
 
 
 def _run(*command: str) -> None:

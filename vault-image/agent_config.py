@@ -31,6 +31,7 @@ class Config:
     port: int = 22
     power_off_command: tuple[str, ...] = ("systemctl", "poweroff")
     power_off_without_orders_seconds: float = 3600.0
+    sftp_idle_seconds: float = 600.0
     boot_id_file: Path = Path("/proc/sys/kernel/random/boot_id")
     sys_dir: Path = Path("/sys")
     dev_dir: Path = Path("/dev")

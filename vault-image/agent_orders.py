@@ -2,6 +2,8 @@
 
 import base64
 import re
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any
 
@@ -9,7 +11,8 @@ import registry
 
 # Far above Debian's own accounts and people's, below `nobody`; the control plane counts from 20001.
 UIDS = range(20000, 60000)
-_USER = re.compile(r"[a-z][a-z0-9_-]{0,30}")
+# Its last letter is no r: with one it is the name of the account that only reads.
+_USER = re.compile(r"[a-z](?:[a-z0-9_-]{0,29}[a-qs-z0-9_-])?")
 _VOLUME = re.compile(r"vol-[0-9a-f]{8,32}")
 _KEY = re.compile(
     r"(ssh-ed25519|ssh-rsa|ecdsa-sha2-nistp(?:256|384|521)|sk-[a-z0-9-]+@openssh\.com) ([A-Za-z0-9+/]+={0,2})"
@@ -22,13 +25,22 @@ class BadOrders(Exception):
 
 @dataclass(frozen=True)
 class HostOrder:
-    """One host's place on this vault. `public_key` is "TYPE BASE64", its comment gone."""
+    """One host's place on this vault. `public_key` is "TYPE BASE64", its comment gone. `volume_id` is empty where
+    there is but a restore of the host."""
 
     host: str
     volume_id: str
     uid: int
     user: str
     public_key: str
+
+
+@dataclass(frozen=True)
+class RestoreOrder:
+    """A volume made from a restore point of a host that is ordered too: to be read, beside its own."""
+
+    host: str
+    volume_id: str
 
 
 @dataclass(frozen=True)
@@ -39,6 +51,7 @@ class Orders:
     power_off: bool
     seconds_to_power_off: float
     hosts: tuple[HostOrder, ...]
+    restores: tuple[RestoreOrder, ...] = ()
     faults: tuple[str, ...] = ()
 
 
@@ -51,20 +64,33 @@ def parse(document: Any) -> Orders:
     off = document.get("power_off")
     if not isinstance(off, bool):
         raise BadOrders("power_off is not true or false")
-    entries = document.get("hosts")
-    if not isinstance(entries, list):
-        raise BadOrders("hosts is not a list")
     hosts: list[HostOrder] = []
-    faults = []
-    for entry in entries:
-        try:
+    restores: list[RestoreOrder] = []
+    faults: list[str] = []
+    for entry in _entries(document, "hosts"):
+        with _noting(faults):
             order = _host(entry)
             _unlike(order, hosts)
-        except BadOrders as fault:
-            faults.append(str(fault))
-        else:
             hosts.append(order)
-    return Orders(max(every, 0.2), off, left, tuple(hosts), tuple(faults))
+    for entry in _entries({"restores": [], **document}, "restores"):
+        with _noting(faults):
+            restores.append(_restore(entry, hosts, restores))
+    return Orders(max(every, 0.2), off, left, tuple(hosts), tuple(restores), tuple(faults))
+
+
+@contextmanager
+def _noting(faults: list[str]) -> Iterator[None]:
+    try:
+        yield
+    except BadOrders as fault:
+        faults.append(str(fault))
+
+
+def _entries(document: dict[str, Any], name: str) -> list[Any]:
+    entries = document.get(name)
+    if not isinstance(entries, list):
+        raise BadOrders(f"{name} is not a list")
+    return entries
 
 
 def _number(document: dict[str, Any], name: str) -> float:
@@ -75,16 +101,28 @@ def _number(document: dict[str, Any], name: str) -> float:
 
 
 def _host(entry: Any) -> HostOrder:
-    if not isinstance(entry, dict):
-        raise BadOrders("an entry of hosts is not an object")
     host = _text(entry, "host", registry.HOST)
     uid = entry.get("uid")
     if isinstance(uid, bool) or not isinstance(uid, int) or uid not in UIDS:
         raise BadOrders(f"{host}: uid is not in {UIDS.start}..{UIDS.stop - 1}")
-    return HostOrder(host, _text(entry, "volume_id", _VOLUME), uid, _text(entry, "user", _USER), _key(host, entry))
+    volume_id = _text(entry, "volume_id", _VOLUME) if entry.get("volume_id") != "" else ""
+    return HostOrder(host, volume_id, uid, _text(entry, "user", _USER), _key(host, entry))
 
 
-def _text(entry: dict[str, Any], name: str, shape: re.Pattern[str]) -> str:
+def _restore(entry: Any, hosts: list[HostOrder], others: list[RestoreOrder]) -> RestoreOrder:
+    order = RestoreOrder(_text(entry, "host", registry.HOST), _text(entry, "volume_id", _VOLUME))
+    if order.host not in [host.host for host in hosts]:
+        raise BadOrders(f"{order.host}: a restore, yet the host itself is not ordered")
+    if order.host in [other.host for other in others]:
+        raise BadOrders(f"{order.host}: same host as another restore")
+    if order.volume_id in {*(host.volume_id for host in hosts), *(other.volume_id for other in others)}:
+        raise BadOrders(f"{order.host}: a restore with the same volume_id as another place")
+    return order
+
+
+def _text(entry: Any, name: str, shape: re.Pattern[str]) -> str:
+    if not isinstance(entry, dict):
+        raise BadOrders("an entry of hosts or restores is not an object")
     value = entry.get(name)
     if not isinstance(value, str) or not shape.fullmatch(value):
         raise BadOrders(f"{name} {str(value)[:40]!r} is not of the right shape")
@@ -110,5 +148,5 @@ def _unlike(order: HostOrder, others: list[HostOrder]) -> None:
     # Two hosts with one account, volume or key would be one host to sshd.
     for other in others:
         for name in ("host", "volume_id", "uid", "user", "public_key"):
-            if getattr(order, name) == getattr(other, name):
+            if getattr(order, name) == getattr(other, name) != "":
                 raise BadOrders(f"{order.host}: same {name} as {other.host}")

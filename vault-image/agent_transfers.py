@@ -3,7 +3,7 @@
 import json
 import os
 import re
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
@@ -15,24 +15,34 @@ _COMMITTED_LIMIT = 4096
 
 
 class Transfers:
-    """The transfers noted in run_dir."""
+    """The transfers noted in run_dir, and sessions of SFTP. `clock` is monotonic, in seconds."""
 
-    def __init__(self, run_dir: Path) -> None:
+    def __init__(self, run_dir: Path, idle_seconds: float, clock: Callable[[], float]) -> None:
         self._run_dir = run_dir
+        self._idle_seconds = idle_seconds
+        self._clock = clock
         self._first: dict[Path, int] = {}  # what a transfer's counter stood at when it was first seen
+        self._moved: dict[Path, tuple[int, float]] = {}  # what it stood at last, and since when
         self._live: list[registry.Command] = []
 
-    def live(self, hosts: Iterable[str]) -> list[dict[str, Any]]:
-        """The hosts with an rsync running, and the bytes that have come from each since it began."""
+    def live(self, hosts: Iterable[str], sessions: Mapping[str, list[registry.Command]]) -> list[dict[str, Any]]:
+        """The hosts with a transfer running, and the bytes that have come from each (or gone to it) since it began.
+
+        A session of SFTP that has asked for nothing for `idle_seconds` is none: a forgotten mount keeps no vault awake.
+        """
         self._live = []
         told = []
         for host in hosts:
-            here = [c for c in registry.under_way(self._run_dir / host) if c.kind in registry.TRANSFERS]
-            if here:
-                told.append({"host": host, "live": True, "transfer_bytes": sum(map(self._bytes, here))})
+            here = [*registry.under_way(self._run_dir / host), *sessions.get(host, ())]
+            here = [command for command in here if command.kind in registry.TRANSFERS]
             self._live += here
+            counts = [self._bytes(command) for command in here if not self._is_idle(command)]
+            if counts:
+                told.append({"host": host, "live": True, "transfer_bytes": sum(counts)})
         living = {command.path for command in self._live}
-        self._first = {path: count for path, count in self._first.items() if path in living}
+        for kept in (self._first, self._moved):
+            for path in kept.keys() - living:
+                del kept[path]
         return told
 
     @contextmanager
@@ -52,12 +62,14 @@ class Transfers:
                 os.close(descriptor)
 
     def _bytes(self, command: registry.Command) -> int:
-        # What its sshd has read: bytes from the network, and on a pull, bytes to it. rsync's own count would
-        # be of files too. Where sshd can't be looked into, rsync's must do.
-        count = _read_by(command.counter_pid)
-        if count is None:
-            count = _read_by(command.pid) or 0
+        count = _count(command)
         return max(0, count - self._first.setdefault(command.path, count))
+
+    def _is_idle(self, command: registry.Command) -> bool:
+        now, count = self._clock(), _count(command)
+        if self._moved.get(command.path, (None, now))[0] != count:
+            self._moved[command.path] = (count, now)
+        return command.kind == "sftp" and now - self._moved[command.path][1] >= self._idle_seconds
 
 
 def commit_of(place: Path) -> str | None:
@@ -78,6 +90,13 @@ def commit_of(place: Path) -> str | None:
         if isinstance(run_id, str) and re.fullmatch(RUN_ID, run_id):
             return run_id
     return None
+
+
+def _count(command: registry.Command) -> int:
+    # What its sshd has read: bytes from the network, and on a pull, bytes to it. rsync's own count would
+    # be of files too. Where sshd can't be looked into, rsync's must do.
+    count = _read_by(command.counter_pid)
+    return (_read_by(command.pid) or 0) if count is None else count
 
 
 def _read_by(pid: int) -> int | None:

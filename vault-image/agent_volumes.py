@@ -1,9 +1,10 @@
-"""Each host's volume at its place: found by its id, formatted once, mounted, grown, and let go."""
+"""Each volume at its place: found by its id, mounted, and let go; a host's own is formatted once, and grown."""
 
 import hashlib
 import os
 import re
 import subprocess
+from collections.abc import Iterable, Iterator
 from contextlib import suppress
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -11,11 +12,13 @@ from typing import Literal
 
 import registry
 from agent_config import Config
-from agent_orders import HostOrder
+from agent_orders import HostOrder, RestoreOrder
 
 State = Literal["mounted", "absent", "refused", "error"]
 # Data of hosts: no program, device or setuid file on it is ever to have any effect.
 _OPTIONS = "nosuid,nodev,noexec,noatime"
+# nouuid: a restore point has its volume's UUID. Mounting replays the log of one taken in a crash.
+_READ_ONLY = "ro,nouuid,nosuid,nodev,noexec"
 _BLANK_BYTES = 1024 * 1024
 
 
@@ -45,14 +48,19 @@ def label(host: str) -> str:
 
 
 class Volumes:
-    """The places below mount_root. Methods report failures in their result; none is raised for one host's disk."""
+    """The places below mount_root, or `points`: those below mount_root/.points, of restore points, which are only read.
 
-    def __init__(self, config: Config) -> None:
+    `apply` reports failures in its result; none is raised for one host's disk.
+    """
+
+    def __init__(self, config: Config, *, points: bool = False) -> None:
         self._config = config
+        self._points = points
+        self.root = config.mount_root / registry.POINTS if points else config.mount_root
         self._sizes: dict[str, int] = {}  # bytes of each mounted device when its filesystem was last grown
 
-    def apply(self, order: HostOrder) -> Mount:
-        """Mount a host's volume, if it is attached and its place is free or holds it already."""
+    def apply(self, order: HostOrder | RestoreOrder) -> Mount:
+        """Mount a volume, if it is attached and its place is free or holds it already."""
         mount = Mount(order.host, order.volume_id, "absent")
         try:
             source = self._find(order.volume_id)
@@ -62,7 +70,7 @@ class Volumes:
                 self._link(order, source)
             else:
                 self._mount(order, source)
-            room = os.statvfs(self._config.mount_root / order.host)
+            room = os.statvfs(self.root / order.host)
         except NotOurs as error:
             return replace(mount, state="refused", detail=str(error)[:120])
         except (OSError, subprocess.SubprocessError) as error:
@@ -70,7 +78,7 @@ class Volumes:
         size, free = room.f_blocks * room.f_frsize, room.f_bavail * room.f_frsize
         return replace(mount, state="mounted", size_bytes=size, free_bytes=free)
 
-    def misplaced(self, orders: tuple[HostOrder, ...]) -> list[str]:
+    def misplaced(self, orders: Iterable[HostOrder | RestoreOrder]) -> list[str]:
         """Hosts whose place holds what it should not: no longer ordered, another disk, or a disk that is gone."""
         ordered = {order.host: order.volume_id for order in orders}
         places = self._places()
@@ -83,13 +91,13 @@ class Volumes:
     def release(self, host: str) -> None:
         """Free a host's place, whose processes have ended. Raises OSError or SubprocessError."""
         self._sizes.pop(host, None)
-        place = self._config.mount_root / host
+        place = self.root / host
         if place.is_symlink():
-            _run("sync", "-f", str(place.resolve()))
+            run("sync", "-f", str(place.resolve()))
             place.unlink()
             return
         while host in self._places():  # once for each layer, should there be several
-            _run("umount", str(place))
+            run("umount", str(place))
 
     def _find(self, volume_id: str) -> Path | None:
         """The block device, or rootless the folder, that is a volume."""
@@ -110,8 +118,8 @@ class Volumes:
                         return device
         return None
 
-    def _link(self, order: HostOrder, source: Path) -> None:
-        place = self._config.mount_root / order.host
+    def _link(self, order: HostOrder | RestoreOrder, source: Path) -> None:
+        place = self.root / order.host
         if place.is_symlink():
             return  # misplaced() has looked where it leads
         if place.is_dir():
@@ -119,22 +127,26 @@ class Volumes:
         self._own(source, order)
         place.symlink_to(source)
 
-    def _mount(self, order: HostOrder, device: Path) -> None:
-        place = self._config.mount_root / order.host
+    def _mount(self, order: HostOrder | RestoreOrder, device: Path) -> None:
+        place = self.root / order.host
         number = os.stat(device).st_rdev  # noqa: PTH116
         if self._places().get(order.host) is None:
-            _make_ours(device, label(order.host))
+            _make_ours(device, label(order.host), blank_too=not self._points)
             place.mkdir(mode=0o700, exist_ok=True)
-            _run("mount", "-t", "xfs", "-o", _OPTIONS, str(device), str(place))
+            run("mount", "-t", "xfs", "-o", _READ_ONLY if self._points else _OPTIONS, str(device), str(place))
             if self._places().get(order.host) != number or os.stat(device).st_rdev != number:  # noqa: PTH116
                 raise OSError(f"{device} changed while it was being mounted; it is looked at again")
             self._own(place, order)
+        if self._points:
+            return
         size = _size(device)
         if self._sizes.get(order.host) != size:
-            _run("xfs_growfs", "-d", str(place))
+            run("xfs_growfs", "-d", str(place))
             self._sizes[order.host] = size
 
-    def _own(self, root: Path, order: HostOrder) -> None:
+    def _own(self, root: Path, order: HostOrder | RestoreOrder) -> None:
+        if not isinstance(order, HostOrder):
+            return
         descriptor = os.open(root, os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW)
         try:
             if self._config.accounts == "system":
@@ -152,33 +164,40 @@ class Volumes:
     def _places(self) -> dict[str, int | str]:
         """What each place holds: a device's number, or rootless where the symlink leads. Only places of ours:
         a host has a folder in run_dir from when it was first ordered."""
-        root = str(self._config.mount_root.resolve()).rstrip("/") + "/"
-        found: dict[str, int | str] = {}
-        for line in Path("/proc/self/mountinfo").read_text().splitlines():
-            _id, _parent, device, _root, point = line.split(" ")[:5]
-            if point.startswith(root):
-                major, _, minor = device.partition(":")
-                found[point.removeprefix(root)] = os.makedev(int(major), int(minor))  # the last one is on top
+        found: dict[str, int | str] = {place: device for place, device, _ in mounts_below(self.root)}
         with suppress(FileNotFoundError):
-            for place in self._config.mount_root.iterdir():
+            for place in self.root.iterdir():
                 if place.is_symlink():
                     found[place.name] = str(place.resolve())
         ours = (host for host in found if registry.HOST.fullmatch(host) and (self._config.run_dir / host).is_dir())
         return {host: found[host] for host in ours}
 
 
-def _make_ours(device: Path, name: str) -> None:
-    """See that a device holds our XFS, making it on a blank one. Raises NotOurs, and has written nothing then."""
+def mounts_below(root: Path) -> Iterator[tuple[str, int, str]]:
+    """Each mount below a folder, the topmost last: its path there, its device's number, and which folder of that."""
+    below = str(root.resolve()).rstrip("/") + "/"
+    for line in Path("/proc/self/mountinfo").read_text().splitlines():
+        _id, _parent, device, folder, point = line.split(" ")[:5]
+        if point.startswith(below):
+            major, _, minor = device.partition(":")
+            yield point.removeprefix(below), os.makedev(int(major), int(minor)), folder
+
+
+def _make_ours(device: Path, name: str, *, blank_too: bool) -> None:
+    """See that a device holds our XFS, making it on a blank one if `blank_too`.
+
+    Raises NotOurs, and has written nothing then.
+    """
     # -p looks at the disk itself, never at a cache; exit code 2 is "nothing found", 8 "ambiguous".
     probe = subprocess.run(
         ["blkid", "-p", "-o", "export", str(device)], capture_output=True, text=True, check=False, timeout=60
     )
-    if probe.returncode == 2 and not probe.stdout.strip():
+    if blank_too and probe.returncode == 2 and not probe.stdout.strip():
         with device.open("rb") as disk:
             if disk.read(_BLANK_BYTES).strip(b"\0"):
                 raise NotOurs("no filesystem, yet its first MiB is not blank; detach it, or blank it by hand")
         # Never -f: mkfs.xfs looks for signatures once more by itself.
-        _run("mkfs.xfs", "-q", "-K", "-m", "reflink=1", "-L", name, str(device))
+        run("mkfs.xfs", "-q", "-K", "-m", "reflink=1", "-L", name, str(device))
         return
     found = dict(line.split("=", 1) for line in probe.stdout.splitlines() if "=" in line)
     if probe.returncode != 0 or found.get("TYPE") != "xfs" or found.get("LABEL") != name:
@@ -196,7 +215,7 @@ def _size(device: Path) -> int:
         os.close(descriptor)
 
 
-def _run(*command: str) -> None:
+def run(*command: str) -> None:
     subprocess.run(command, check=True, capture_output=True, text=True, timeout=300, stdin=subprocess.DEVNULL)
 
 

@@ -64,6 +64,7 @@ class Gate:
         if not registry.HOST.fullmatch(host):
             raise Stop(REFUSED, "refused")
         self._volume = mount_root / host
+        self._point = mount_root / registry.POINTS / host
         self._notes = run_dir / host
         self._run_dir = run_dir
         self._rrsync = rrsync
@@ -73,18 +74,29 @@ class Gate:
         """Do what the host asked for. An rsync does not return: this process becomes it. Raises Stop."""
         own = re.fullmatch(rf"(begin|commit) ({RUN_ID})", asked)
         rsync = re.match(r"rsync --server (--sender )?(?=\S)", asked)
+        # What sshd_config calls SFTP. With accounts of their own, hosts have another one for that.
+        sftp = asked == "internal-sftp" and self._volume.is_symlink()
         # --super would undo --fake-super: with it symlinks and devices would be real ones on the vault.
-        if not own and (not rsync or " --super" in asked or len(asked) > 65536):
+        if not (own or rsync or sftp) or " --super" in asked or len(asked) > 65536:
             raise Stop(REFUSED, "refused")
-        # A symlink is a rootless agent's mark of a volume that is a plain folder; only the agent can make one.
-        if not (self._volume.is_mount() or self._volume.is_symlink()) or not self._notes.is_dir():
+        pulled = sftp or (rsync and rsync[1])
+        place = self._point if pulled and _is_mounted(self._point) else self._volume
+        if not _is_mounted(place) or not self._notes.is_dir():
             raise Stop(NOT_NOW, "your volume is not mounted on this vault; ask /status until the run is ready")
         if own:
             self._begin(own[2]) if own[1] == "begin" else self._commit(own[2])
+        elif sftp:
+            import gate_sftp  # noqa: PLC0415 # which vaults with accounts don't have
+
+            gate_sftp.serve(self._committed(place, "sftp"), sys.stdin.buffer, sys.stdout.buffer)
+            registry.poke(self._run_dir)
         elif rsync:
             # How rsync sends --modify-window=-1 (compare nanoseconds), and how rrsync takes it.
             options = "--fake-super " + asked[rsync.end() :].replace(" -@-1 ", " --modify-window=-1 ", 1)
-            self._pull(options) if rsync[1] else self._push(options)
+            if rsync[1]:
+                tree = self._committed(place, "pull")
+                self._become_rsync("-ro", tree, f"rsync --server --sender {options}")
+            self._push(options)
 
     def _begin(self, run_id: str) -> None:
         with registry.alone(self._notes, _LOCK_SECONDS) as lock:
@@ -99,6 +111,8 @@ class Gate:
 
     def _commit(self, run_id: str) -> None:
         with registry.alone(self._notes, _LOCK_SECONDS):
+            # Who browses sees one tree: it is over for them (with accounts, the agent sees to it).
+            registry.end(command for command in self._transfers() if command.kind == "sftp")
             if self._transfers():
                 raise Stop(NOT_NOW, "a transfer of this host is still running; commit when it has ended")
             noted = registry.note(self._notes, "commit")
@@ -120,13 +134,15 @@ class Gate:
             registry.note(self._notes, "push")
         self._become_rsync("-wo", self._trees.staging, f"rsync --server {options}")
 
-    def _pull(self, options: str) -> NoReturn:
+    def _committed(self, place: Path, kind: str) -> Path:
+        """The tree that is current at a place, and this process noted as one that reads it."""
         with registry.alone(self._notes, _LOCK_SECONDS):
-            current = self._trees.current()
+            current = Trees(place).current()
             if current is None:
                 raise Stop(NOTHING_COMMITTED, "nothing has been committed on this volume yet")
-            registry.note(self._notes, "pull")
-        self._become_rsync("-ro", current, f"rsync --server --sender {options}")
+            registry.note(self._notes, kind)
+        registry.poke(self._run_dir)
+        return current
 
     def _become_rsync(self, way: str, directory: Path, command: str) -> NoReturn:
         """Let Debian's rrsync judge the options, then become the rsync it wants to run."""
@@ -170,6 +186,11 @@ class Gate:
             os.dup2(nothing, stream)
         os.nice(19)
         os.execvp("rm", ["rm", "-rf", "--", *map(str, trash)])  # noqa: S606
+
+
+def _is_mounted(place: Path) -> bool:
+    # A symlink is a rootless agent's mark of a volume that is a plain folder; only the agent can make one.
+    return place.is_symlink() or place.is_mount()
 
 
 def _tell(code: int, message: str) -> int:

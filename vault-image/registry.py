@@ -9,6 +9,7 @@ import fcntl
 import json
 import os
 import re
+import select
 import signal
 import socket
 from collections.abc import Iterable, Iterator
@@ -17,15 +18,18 @@ from dataclasses import dataclass
 from pathlib import Path
 
 HOST = re.compile(r"[A-Za-z0-9][A-Za-z0-9_-]{0,31}")
-TRANSFERS = ("push", "pull")
-_ENTRY = re.compile(r"(begin|push|pull|commit|clean)\.([0-9]{1,9})")
+POINTS = ".points"  # below mount_root, where hosts' volumes stand: restore points of them, by host
+READS = ("pull", "sftp")
+TRANSFERS = ("push", *READS)
+_ENTRY = re.compile(r"(begin|push|pull|sftp|commit|clean)\.([0-9]{1,9})")
 _SOCKET = "agent.sock"
 _COMMIT_SECONDS = 15.0  # what a commit may take to bring a push to the disk before it is cut
 
 
 @dataclass(frozen=True)
 class Command:
-    """One command under way. `counter_pid` is its sshd, which reads what the network brings."""
+    """One command under way. `counter_pid` is its sshd, which reads what the network brings; of SFTP, the server
+    itself, which no keepalive reaches."""
 
     kind: str
     pid: int
@@ -56,7 +60,8 @@ def note(directory: Path, kind: str) -> int:
     entry = os.open(directory / f"{kind}.{os.getpid()}", os.O_RDWR | os.O_CREAT | os.O_NOFOLLOW, 0o600)
     fcntl.flock(entry, fcntl.LOCK_EX | fcntl.LOCK_NB)
     os.ftruncate(entry, 0)
-    os.write(entry, json.dumps({"counter_pid": os.getppid()}).encode())
+    counter = os.getpid() if kind == "sftp" else os.getppid()
+    os.write(entry, json.dumps({"counter_pid": counter}).encode())
     os.set_inheritable(entry, True)  # exec must not end it; it is closed by the last process's end
     return entry
 
@@ -96,7 +101,7 @@ def end(commands: Iterable[Command], grace_seconds: float = 2.0) -> bool:
                 continue
             with suppress(ProcessLookupError, PermissionError):
                 os.killpg(command.pid, deed)
-        left = [c for c in left if not _gone(c.path, _COMMIT_SECONDS if c.kind == "commit" else grace_seconds)]
+        left = [c for c in left if not _gone(c, _COMMIT_SECONDS if c.kind == "commit" else grace_seconds)]
     return not left
 
 
@@ -163,15 +168,24 @@ def _counter(text: bytes) -> int:
         return 0
 
 
-def _gone(path: Path, seconds: float) -> bool:
+def _gone(command: Command, seconds: float) -> bool:
     try:
-        entry = os.open(path, os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK)
+        entry = os.open(command.path, os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK)
     except OSError:
         return True
     try:
-        return _flock(entry, fcntl.LOCK_SH, seconds)
+        if not _flock(entry, fcntl.LOCK_SH, seconds):
+            return False
     finally:
         os.close(entry)
+    # A process lets go of its files before its folder, and a volume can't be unmounted in between.
+    with suppress(ProcessLookupError):
+        process = os.pidfd_open(command.pid)
+        try:
+            select.select([process], [], [], seconds)
+        finally:
+            os.close(process)
+    return True
 
 
 def _flock(descriptor: int, operation: int, seconds: float) -> bool:

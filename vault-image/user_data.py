@@ -20,8 +20,8 @@ from pathlib import Path
 _HERE = Path(__file__).resolve().parent
 # https://docs.aws.amazon.com/AWSEC2/latest/UserGuide/user-data.html: before base64.
 LIMIT_BYTES = 16384
-# What stays here, or comes by user data.
-_NO_PART_OF_THE_PROGRAM = ("user_data.py", "first_boot.py")
+# What stays here, comes by user data, or is of rootless vaults alone.
+_NO_PART_OF_THE_PROGRAM = ("user_data.py", "first_boot.py", "gate_sftp.py")
 
 
 class TooLarge(Exception):
@@ -34,7 +34,7 @@ def sshd_config(
     listen: str = "0.0.0.0",  # noqa: S104 # the security group lets in whose run is live
     host_key: str = "/etc/ssh/ssh_host_ed25519_key",
     keys_dir: str = "/etc/nightvault/keys",
-    allow: str = "AllowGroups nightvault",
+    allow: str = "AllowGroups nightvault nightvault-read",
     strict_modes: bool = True,
     root: bool = False,
 ) -> str:

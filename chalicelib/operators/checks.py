@@ -7,15 +7,15 @@ from typing import Any
 
 from msgspec import Struct, field
 
-from chalicelib.model import Host, InstanceState, Phase, PointState, Policy, RestorePoint, Vault
+from chalicelib.model import InstanceState, Phase, PointState, Policy, RestorePoint, Vault
 from chalicelib.operators.estate import Estate
+from chalicelib.ports import RESTORE
 
 SSH_PORT = 22
 # A quarter of an hour lies between two signs of the sweep; CloudWatch shows a metric some minutes later.
 SWEEP_SILENCE = timedelta(minutes=35)
 SKEW_WARNING_SECONDS, SKEW_WRONG_SECONDS = 5, 60
 NEARLY = 0.8  # of a quota
-DELETED_WITHIN = timedelta(days=2)  # after retention has decided so; years of history take a day
 
 
 class Check(Struct, frozen=True, kw_only=True):
@@ -83,7 +83,6 @@ class Facts(Struct, frozen=True, kw_only=True):
     vaults: tuple[Vault, ...]
     points: tuple[RestorePoint, ...]
     estate: Estate
-    hosts: tuple[Host, ...] = ()
     quotas: tuple[Quota, ...] = ()
     subscriptions: tuple[Subscription, ...] = ()
     recovery: bool = True
@@ -252,8 +251,18 @@ def _volumes(facts: Facts) -> Iterator[Finding]:
                 remedy="make one from its newest restore point (docs/restore-by-hand.md), or `vaultctl retire` it",
                 resource=volume_id,
             )
+    lent = {volume.volume_id for vault in facts.vaults for volume in vault.point_volumes.values()}
     for disk in facts.estate.disks:
-        if disk.volume_id in named or disk.attached_to or not facts.settled(disk.made_at):
+        if disk.volume_id in named or disk.volume_id in lent or disk.attached_to or not facts.settled(disk.made_at):
+            continue
+        if disk.purpose == RESTORE:
+            yield Finding(
+                level="warning",
+                what=f"volume {disk.volume_id} ({disk.gib} GiB) was made for a restore of {disk.host} that is over",
+                remedy="the sweep removes it within a quarter of an hour; if it does not:"
+                f" aws ec2 delete-volume --volume-id {disk.volume_id} (the restore point stays)",
+                resource=disk.volume_id,
+            )
             continue
         whose = f"host {disk.host}, which is retired or has another" if disk.host else "a vault that is gone"
         yield Finding(
@@ -269,8 +278,7 @@ def _points(facts: Facts) -> Iterator[Finding]:
     listed = {point.snapshot_id for point in facts.points}
     coming = {i for vault in facts.vaults for i in vault.pending_points}
     for point in facts.points:
-        expected = point.snapshot_id and point.state is PointState.COMPLETED and not point.marks.dropped_at
-        if expected and point.snapshot_id not in there:
+        if point.snapshot_id and point.state is PointState.COMPLETED and point.snapshot_id not in there:
             yield Finding(
                 level="wrong",
                 what=f"host {point.host}'s restore point {point.snapshot_id} is listed, and EC2 has no such snapshot",
@@ -285,37 +293,6 @@ def _points(facts: Facts) -> Iterator[Finding]:
                 what=f"snapshot {shot.snapshot_id} of host {shot.host or 'nobody'} carries our tag; no record names it",
                 remedy=f"if you want nothing from it: aws ec2 delete-snapshot --snapshot-id {shot.snapshot_id}",
                 resource=shot.snapshot_id,
-            )
-
-
-def _retention(facts: Facts) -> Iterator[Finding]:
-    for point in facts.points:
-        marks = point.marks
-        named = f"restore point {point.snapshot_id} of host {point.host}"
-        if marks.refusals:
-            times = "once" if marks.refusals == 1 else f"{marks.refusals} times"
-            yield Finding(
-                level="warning",
-                what=f"{named} is needed no more, and AWS refused {times} to delete it: {marks.refused}",
-                remedy="an image or a copy that uses it must go first; it is asked again, at least daily."
-                f" To keep it for good: `vaultctl lock {point.snapshot_id}`",
-                resource=point.snapshot_id,
-            )
-        elif marks.dropped_at and facts.now - marks.dropped_at > DELETED_WITHIN:
-            yield Finding(
-                level="wrong",
-                what=f"{named} was to be deleted on {marks.dropped_at:%Y-%m-%d}, and is still there",
-                remedy="look for `retention_failed` in the log group of the stack's Sweep function",
-                resource=point.snapshot_id,
-            )
-    for host in facts.hosts:
-        if host.kept_since:
-            yield Finding(
-                level="warning",
-                what=f"every restore point of {host.name} made up to {host.kept_since:%Y-%m-%dT%H:%M:%SZ} is kept, and"
-                " costs, until somebody says otherwise",
-                remedy=f"once all is well: `vaultctl retention {host.name} --release`",
-                resource=host.name,
             )
 
 
@@ -424,7 +401,6 @@ CHECKS: dict[str, tuple[Callable[[Facts], Iterator[Finding]], str]] = {
     "templates": (_templates, "vaults are of the newest launch template"),
     "volumes": (_volumes, "every host has its volume, and every volume its host"),
     "points": (_points, "every restore point has its snapshot, and every snapshot its restore point"),
-    "retention": (_retention, "what retention needs no more is deleted, and no host's history is held"),
     "encryption": (_encryption, "volumes and snapshots are encrypted"),
     "public": (_public, "no snapshot is shared with the world"),
     "ingress": (_ingress, "only hosts with a live run are let in"),

@@ -12,7 +12,7 @@ from chalicelib import errors
 from chalicelib.model import Host, Vault, Window
 from chalicelib.operators.clients import Clients
 from chalicelib.operators.estate import Estate, Shot, look
-from chalicelib.ports import Store
+from chalicelib.ports import RESTORE, Store
 from chalicelib.pricing.bill import Bill, bill
 from chalicelib.pricing.control_plane import Traffic, counts
 from chalicelib.pricing.price_list import QUESTIONS, question_of, read
@@ -95,7 +95,8 @@ def usage_of(store: Store, estate: Estate, *, month: str, region: str, begin: da
         volumes=tuple(
             Volume(volume_id=disk.volume_id, host=disk.host or None, gib=disk.gib, type=disk.type, since=disk.made_at)
             for disk in estate.disks
-            if disk.made_at < until
+            # One that was made for a restore is gone within hours; as a month's it would count for far too much.
+            if disk.made_at < until and disk.purpose != RESTORE
         ),
         snapshots=tuple(stored(estate.shots, _pushed(store, estate.shots, history), until)),
         counts=counts(traffic),

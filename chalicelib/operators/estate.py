@@ -18,7 +18,7 @@ class Machine(Struct, frozen=True, kw_only=True):
 
 
 class Disk(Struct, frozen=True, kw_only=True):
-    """A volume. `host` "": a vault's root, or nobody's."""
+    """A volume. `host` "": a vault's root, or nobody's. `purpose` "restore": made from a restore point, for a while."""
 
     volume_id: str
     host: str
@@ -28,6 +28,7 @@ class Disk(Struct, frozen=True, kw_only=True):
     made_at: datetime
     encrypted: bool
     attached_to: str
+    purpose: str = ""
 
 
 class Shot(Struct, frozen=True, kw_only=True):
@@ -120,6 +121,7 @@ def _disk(found: dict[str, Any]) -> Disk:
         made_at=found["CreateTime"],
         encrypted=found["Encrypted"],
         attached_to=attached[0] if attached else "",
+        purpose=tags.get("nightvault:purpose", ""),
     )
 
 

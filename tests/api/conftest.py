@@ -81,8 +81,11 @@ class Api:
         self.tokens[name] = answer.json["token"]
         return answer
 
-    def start(self, host: str, run_id: str, kind: str = "backup") -> Answer:
-        return self.call("POST", "/start", {"run_id": run_id, "kind": kind}, token=self.tokens[host])
+    def start(self, host: str, run_id: str, kind: str = "backup", **more: Any) -> Answer:
+        return self.call("POST", "/start", {"run_id": run_id, "kind": kind, **more}, token=self.tokens[host])
+
+    def points(self, host: str) -> Answer:
+        return self.call("GET", "/points", token=self.tokens[host])
 
     def status(self, host: str, run_id: str | None = None) -> Answer:
         query = f"?run_id={run_id}" if run_id else ""

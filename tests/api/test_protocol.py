@@ -23,6 +23,7 @@ DOCUMENT = {
     "vault": dict | None,
     "progress": dict | None,
     "committed": bool,
+    "restore": dict | None,
     "retry_after_seconds": int,
     "last": dict | None,
     "now": str,
@@ -59,6 +60,7 @@ def test_a_night_over_http(api: Api) -> None:
         "power_off",
         "seconds_to_power_off",
         "hosts",
+        "restores",
     ]
     assert orders.json["power_off"] is False
     assert orders.json["seconds_to_power_off"] == 12960 + 600
@@ -123,6 +125,79 @@ def test_no_member_is_named_twice(api: Api) -> None:
 
     walk(api.status("C", R1).json)
     assert len(seen) == len(set(seen))
+    api.finish("C", R1)
+    api.world.clock.advance(1)
+    api.world.arrive()
+    api.world.arrive()
+    api.start("C", R2, "restore")
+    api.world.boot()
+    seen.clear()
+    document = api.status("C", R2).json
+    assert document["restore"]
+    assert document["vault"]
+    walk(document)
+    assert len(seen) == len(set(seen))
+
+
+def test_a_restore_of_an_older_point_over_http(api: Api) -> None:
+    first = api.world.backed_up("C", R1)
+    second = api.world.backed_up("C", R2)
+    listed = api.points("C")
+    assert listed.status == 200
+    assert list(listed.json) == ["host", "points", "now"]
+    assert [point["point_id"] for point in listed.json["points"]] == [second, first]
+    assert {name: type(value) for name, value in listed.json["points"][1].items()} == {
+        "point_id": str,
+        "taken_at": str,
+        "point_run_id": str,
+        "point_complete": bool,
+        "point_state": str,
+        "fit": bool,
+        "locked": bool,
+    }
+    assert listed.text.count("},{") == 1, "sh splits it there"
+
+    document = check_document(api.start("C", R3, "restore", point=first))
+    assert document["restore"] == {
+        "point_id": first,
+        "taken_at": listed.json["points"][1]["taken_at"],
+        "point_run_id": R1,
+        "point_complete": True,
+        "source": "point",
+    }
+    (order,) = api.world.boot().restores
+    assert not check_document(api.status("C", R3))["ready"]
+    api.world.report()
+    document = check_document(api.status("C", R3))
+    assert (document["ready"], document["vault"]["user"]) == (True, "nv20001")
+    assert api.world.cloud.of_point[order.volume_id] == first
+    assert check_document(api.finish("C", R3))["outcome"] == "complete"
+
+
+def test_a_report_of_restores_is_taken_and_checked(api: Api) -> None:
+    api.start("C", R1)
+    api.boot()
+    seen = {"host": "C", "volume_id": "vol-1", "state": "mounted", "detail": ""}
+    assert api.report(restores=[seen]).json["restores"] == []
+    assert api.world.vault.agent
+    assert api.world.vault.agent.restores["C"].state == "mounted"
+    wrong = api.report(restores=[{**seen, "state": "perhaps"}])
+    assert (wrong.status, wrong.code) == (400, "BadRequest")
+    assert "restores[0].state" in wrong.json["error"]["message"]
+
+
+def test_errors_of_restores(api: Api) -> None:
+    nothing = api.start("C", R1, "restore")
+    assert (nothing.status, nothing.code) == (404, "NothingToRestore")
+    others = api.world.backed_up("H", R1)
+    unknown = api.start("C", R2, "restore", point=others)
+    assert (unknown.status, unknown.code) == (404, "UnknownPoint")
+    assert others in unknown.json["error"]["message"]
+    for kind, point, names in (("backup", others, "point"), ("restore", "vol-1; x", "point"), ("restore", 7, "point")):
+        refused = api.start("C", R2, kind, point=point)
+        assert (refused.status, refused.code) == (400, "BadRequest")
+        assert names in refused.json["error"]["message"]
+    assert api.start("C", R2, "backup", point=None).status == 202
 
 
 def test_start_is_idempotent(api: Api) -> None:

@@ -14,7 +14,18 @@ from msgspec.structs import replace
 
 from chalicelib.cloud import Ec2Cloud
 from chalicelib.errors import CloudRefused
-from chalicelib.model import MAX_HOSTS, InstanceState, Launch, Outcome, PointState, RestorePoint, Slot, Vault
+from chalicelib.model import (
+    MAX_HOSTS,
+    MAX_VOLUMES,
+    InstanceState,
+    Launch,
+    Outcome,
+    PointState,
+    PointVolume,
+    RestorePoint,
+    Slot,
+    Vault,
+)
 from chalicelib.ports import Cloud
 from tests.fakes.clock import FakeClock
 from tests.fakes.cloud import FakeCloud
@@ -290,6 +301,97 @@ def test_volumes_are_encrypted_and_in_the_subnets_zone(aws: Bed) -> None:
     assert volume["AvailabilityZone"].startswith(REGION)
 
 
+# --- volumes made from restore points -------------------------------------------------------------------
+
+
+def lent(snapshot_id: str, run_id: str = "r-9", host: str = "C", place: int = 0) -> PointVolume:
+    return PointVolume(host=host, run_id=run_id, point_id=snapshot_id, place=place)
+
+
+def completed(bed: Bed, host: str = "C") -> str:
+    """A completed snapshot of a host's volume."""
+    volume_id = bed.cloud.make_volume("vault-1", host, SLOT)
+    snapshot_id = wait_until(lambda: _try(lambda: bed.cloud.snapshot(point(volume_id, host))))
+    bed.until(lambda: bed.cloud.snapshot_states([snapshot_id]) == {snapshot_id: PointState.COMPLETED})
+    return snapshot_id
+
+
+def test_a_restores_volume_is_made_once_attached_and_removed(bed: Bed) -> None:
+    instance_id, snapshot_id = bed.launched(), completed(bed)
+    volume = lent(snapshot_id)
+    volume_id = bed.cloud.make_point_volume("vault-1", volume)
+    assert bed.cloud.make_point_volume("vault-1", volume) == volume_id
+    assert bed.cloud.make_point_volume("vault-1", lent(snapshot_id, "r-10")) != volume_id
+    found = {(d.vault_id, d.host, d.run_id): d.volume_id for d in bed.cloud.point_disks()}
+    assert found["vault-1", "C", "r-9"] == volume_id
+    assert len(found) == 2
+    volume = replace(volume, volume_id=volume_id)
+    bed.until(lambda: bed.cloud.attach_point_volume(instance_id, volume))
+    assert bed.cloud.attach_point_volume(instance_id, volume), "a repeat finds it done"
+    assert not bed.cloud.delete_volume(volume_id)
+    assert not bed.cloud.detach(volume_id)
+    bed.until(lambda: bed.cloud.detach(volume_id))
+    assert bed.cloud.delete_volume(volume_id)
+    assert [disk.run_id for disk in bed.cloud.point_disks()] == ["r-10"]
+    assert not bed.cloud.attach_point_volume(instance_id, volume), "what is gone is not attached"
+
+
+def test_hosts_own_volumes_are_none_of_a_restores(bed: Bed) -> None:
+    bed.cloud.make_volume("vault-1", "C", SLOT)
+    assert bed.cloud.point_disks() == []
+
+
+def test_a_volume_of_a_snapshot_that_is_not_there_is_refused_for_good(bed: Bed) -> None:
+    bed.launched()
+    with pytest.raises(CloudRefused) as refused:
+        bed.cloud.make_point_volume("vault-1", lent("snap-0123456789abcdef0"))
+    assert (refused.value.call, refused.value.aws_code) == ("CreateVolume", "InvalidSnapshot.NotFound")
+    assert not refused.value.passing
+
+
+def test_a_restores_volume_is_as_its_snapshot_and_named_for_what_it_is(aws: Bed) -> None:
+    aws.launched()
+    snapshot_id = completed(aws)
+    volume_id = aws.cloud.make_point_volume("vault-1", lent(snapshot_id))
+    (volume,) = aws.ec2.describe_volumes(VolumeIds=[volume_id])["Volumes"]
+    (own,) = aws.ec2.describe_volumes(Filters=[{"Name": "tag:Name", "Values": [f"{aws.name} C"]}])["Volumes"]
+    assert {key: volume[key] for key in ("Size", "Encrypted", "VolumeType", "AvailabilityZone")} == {
+        key: own[key] for key in ("Size", "Encrypted", "VolumeType", "AvailabilityZone")
+    }
+    assert volume["SnapshotId"] == snapshot_id
+    assert tags_of(aws.ec2, volume_id) == {
+        "nightvault:stack": aws.name,
+        "nightvault:vault": "vault-1",
+        "nightvault:host": "C",
+        "nightvault:run": "r-9",
+        "nightvault:point": snapshot_id,
+        "nightvault:purpose": "restore",
+        "Name": f"{aws.name} C restore",
+    }
+
+
+def test_two_restores_fit_beside_as_many_hosts_as_a_vault_has(local_bed: Bed) -> None:
+    instance_id, snapshot_id = local_bed.launched(), completed(local_bed)
+    slots = {}
+    for number in range(MAX_HOSTS):
+        slot = replace(SLOT, number=number, uid=20001 + number)
+        slots[f"h{number}"] = replace(slot, volume_id=local_bed.cloud.make_volume("vault-1", f"h{number}", slot))
+    local_bed.attached(instance_id, slots)
+    for place in range(MAX_VOLUMES - MAX_HOSTS):
+        volume = lent(snapshot_id, f"r-{place}", place=place)
+        volume = replace(volume, volume_id=local_bed.cloud.make_point_volume("vault-1", volume))
+        local_bed.until(partial(local_bed.cloud.attach_point_volume, instance_id, volume))
+
+
+def test_the_snapshots_of_a_host_are_those_with_its_tag(bed: Bed) -> None:
+    bed.launched()
+    mine = completed(bed)
+    volume_id = bed.cloud.make_volume("vault-1", "H", replace(SLOT, number=1, uid=20002))
+    wait_until(lambda: _try(lambda: bed.cloud.snapshot(point(volume_id, "H"))))
+    assert bed.cloud.host_snapshots("C") == {mine: PointState.COMPLETED}
+    assert bed.cloud.host_snapshots("N") == {}
+
+
 # --- who may reach it -----------------------------------------------------------------------------------
 
 ADDRESSES = ["198.51.100.7", "2001:db8::7"]
@@ -377,47 +479,6 @@ def test_a_failed_snapshot_is_found_no_more_and_said_to_have_failed(bed: Bed) ->
     bed.fail(snapshot_id)
     wait_until(lambda: bed.cloud.snapshot_states([snapshot_id]) == {snapshot_id: PointState.ERROR})
     assert bed.cloud.find_snapshots("w-1") == {}
-
-
-def test_a_snapshot_is_deleted_and_that_may_be_repeated(bed: Bed) -> None:
-    volume_id = bed.cloud.make_volume("vault-1", "C", SLOT)
-    snapshot_id = wait_until(lambda: _try(lambda: bed.cloud.snapshot(point(volume_id))))
-    bed.until(lambda: bed.cloud.snapshot_states([snapshot_id]) == {snapshot_id: PointState.COMPLETED})
-    for _ in range(2):
-        bed.cloud.delete_snapshot(snapshot_id, "C")
-        assert bed.cloud.snapshot_states([snapshot_id]) == {}
-
-
-def completed(aws: Bed, **tags: str) -> str:
-    """A snapshot with these tags and no others."""
-    volume_id = aws.cloud.make_volume("vault-1", "C", SLOT)
-    described = {"VolumeIds": [volume_id]}
-    wait_until(lambda: aws.ec2.describe_volumes(**described)["Volumes"][0]["State"] == "available")
-    named = [{"Key": f"nightvault:{key}", "Value": value} for key, value in tags.items()]
-    made = {"VolumeId": volume_id, "TagSpecifications": [{"ResourceType": "snapshot", "Tags": named}]}
-    made = made if named else {"VolumeId": volume_id}
-    snapshot_id: str = aws.ec2.create_snapshot(**made)["SnapshotId"]
-    wait_until(lambda: aws.cloud.snapshot_states([snapshot_id]) == {snapshot_id: PointState.COMPLETED})
-    return snapshot_id
-
-
-@pytest.mark.parametrize("tags", [{}, {"host": "C"}, {"host": "C", "stack": "another"}, {"host": "H", "stack": ""}])
-def test_a_snapshot_whose_tags_say_anything_else_is_not_deleted(aws: Bed, tags: dict[str, str]) -> None:
-    tags = {key: value or aws.name for key, value in tags.items()}
-    snapshot_id = completed(aws, **tags)
-    with pytest.raises(CloudRefused, match="NotOurs"):
-        aws.cloud.delete_snapshot(snapshot_id, "C")
-    assert aws.cloud.snapshot_states([snapshot_id])
-
-
-@pytest.mark.parametrize("mode", ["governance", "compliance"])
-def test_a_snapshot_that_ebs_has_locked_is_known_and_not_deleted(aws: Bed, mode: str) -> None:
-    snapshot_id = completed(aws, host="C", stack=aws.name)
-    assert snapshot_id not in aws.cloud.locked_snapshots()
-    aws.ec2.lock_snapshot(SnapshotId=snapshot_id, LockMode=mode, LockDuration=3)
-    assert snapshot_id in aws.cloud.locked_snapshots()
-    with pytest.raises(CloudRefused, match="DeleteSnapshot"):
-        aws.cloud.delete_snapshot(snapshot_id, "C")
 
 
 def test_a_snapshot_that_is_not_there_has_no_state(bed: Bed) -> None:
@@ -510,14 +571,16 @@ CALLS: dict[str, Callable[[Cloud], object]] = {
     "detach": lambda cloud: cloud.detach("vol-1"),
     "delete_volume": lambda cloud: cloud.delete_volume("vol-1"),
     "attach": lambda cloud: cloud.attach("i-1", {"C": replace(SLOT, volume_id="vol-1")}),
+    "point_disks": lambda cloud: cloud.point_disks(),
+    "make_point_volume": lambda cloud: cloud.make_point_volume("vault-1", lent("snap-1")),
+    "attach_point_volume": lambda cloud: cloud.attach_point_volume("i-1", replace(lent("snap-1"), volume_id="vol-1")),
+    "host_snapshots": lambda cloud: cloud.host_snapshots("C"),
     "ingress": lambda cloud: cloud.ingress("sg-1"),
     "admit": lambda cloud: cloud.admit("sg-1", "192.0.2.1"),
     "revoke": lambda cloud: cloud.revoke("sg-1", "192.0.2.1"),
     "find_snapshots": lambda cloud: cloud.find_snapshots("w"),
     "snapshot": lambda cloud: cloud.snapshot(point("vol-1")),
     "snapshot_states": lambda cloud: cloud.snapshot_states(["snap-1"]),
-    "delete_snapshot": lambda cloud: cloud.delete_snapshot("snap-1", "C"),
-    "locked_snapshots": lambda cloud: cloud.locked_snapshots(),
 }
 
 

@@ -6,8 +6,8 @@ from dataclasses import dataclass, replace
 from itertools import count
 
 from chalicelib.errors import CloudRefused
-from chalicelib.model import InstanceState, PointState, RestorePoint, Slot, Vault
-from chalicelib.ports import Machine
+from chalicelib.model import InstanceState, PointState, PointVolume, RestorePoint, Slot, Vault
+from chalicelib.ports import Machine, PointDisk
 from tests.fakes.clock import FakeClock
 
 
@@ -34,10 +34,13 @@ class FakeCloud:
         self.sizes: dict[str, int] = {}
         self.deleted: set[str] = set()
         self.written: Counter[str] = Counter()  # pushes to each volume
-        self.locked: set[str] = set()  # by EBS itself
-        self.undeletable: set[str] = set()
-        self.deleted_snapshots: dict[str, Snapshot] = {}
+        self.holds: dict[str, str] = {}  # the run that was committed last on each
         self.enlarging_is_too_soon: set[str] = set()
+        self.point_volumes: dict[str, PointDisk] = {}  # made from restore points, by volume id
+        self.of_point: dict[str, str] = {}  # the snapshot that each was made from
+        # By the agent of the machine that runs: what it was ordered, and has mounted. To detach one of these sticks.
+        self.ordered_points: dict[str, str] = {}
+        self.mounted_points: set[str] = set()
         self.instances: dict[str, Machine] = {}
         self.attached: dict[str, str] = {}
         self.admitted: dict[str, set[str]] = {}
@@ -59,6 +62,12 @@ class FakeCloud:
 
     def set_state(self, instance_id: str, state: InstanceState) -> None:
         self.instances[instance_id] = replace(self.instances[instance_id], state=state)
+        if state is not InstanceState.RUNNING:
+            self.ordered_points, self.mounted_points = {}, set()
+
+    def agent_mounts(self, instance_id: str) -> None:
+        """The agent mounts, of what it was ordered, what is attached; and lets go of the rest."""
+        self.mounted_points = {v for v in self.ordered_points.values() if self.attached.get(v) == instance_id}
 
     def settle(self) -> None:
         """Let every state that is on its way arrive."""
@@ -153,8 +162,9 @@ class FakeCloud:
         if volume_id not in self.attached:
             return True
         self._call(f"detach {volume_id}")
-        up = (InstanceState.RUNNING, InstanceState.PENDING)
-        assert self.instances[self.attached[volume_id]].state not in up, "its filesystem may be mounted"
+        up = self.instances[self.attached[volume_id]].state in (InstanceState.RUNNING, InstanceState.PENDING)
+        may_be_mounted = volume_id in self.mounted_points or volume_id not in self.point_volumes
+        assert not (up and may_be_mounted), "its filesystem may be mounted"
         del self.attached[volume_id]
         self._done()
         return False
@@ -163,6 +173,10 @@ class FakeCloud:
         if volume_id in self.attached:
             return False
         self._call(f"delete_volume {volume_id}")
+        if self.point_volumes.pop(volume_id, None):
+            self.deleted.add(volume_id)
+            self._done()
+            return True
         whole = [s for s in self.snapshots.values() if s.point.complete and s.state is PointState.COMPLETED]
         held = max((s.content for s in whole if s.point.volume_id == volume_id), default=0)
         assert held == self.written[volume_id], "it held what no completed snapshot of a complete run does"
@@ -181,6 +195,40 @@ class FakeCloud:
                 attached.append(host)
         self._done()
         return tuple(attached)
+
+    def point_disks(self) -> list[PointDisk]:
+        if self.blind:
+            raise CloudRefused("DescribeVolumes", "RequestLimitExceeded", "slow down")
+        return list(self.point_volumes.values())
+
+    def make_point_volume(self, vault_id: str, volume: PointVolume) -> str:
+        self._call(f"make_point_volume {volume.host} {volume.point_id}")
+        snapshot = self.snapshots.get(volume.point_id)
+        if snapshot is None or snapshot.state is not PointState.COMPLETED:
+            raise CloudRefused("CreateVolume", "InvalidSnapshot.NotFound", f"there is no {volume.point_id}")
+        volume_id = f"vol-{volume.host}-{volume.run_id}"
+        if volume_id not in self.point_volumes and volume_id not in self.deleted:
+            self.of_point[volume_id] = volume.point_id
+            self.point_volumes[volume_id] = PointDisk(
+                volume_id=volume_id,
+                vault_id=vault_id,
+                host=volume.host,
+                run_id=volume.run_id,
+                failed=False,
+                made_at=self._clock.now(),
+            )
+        self._done()
+        return volume_id
+
+    def attach_point_volume(self, instance_id: str, volume: PointVolume) -> bool:
+        self._call("attach_point_volume")
+        assert volume.volume_id
+        up = self.instances[instance_id].state in (InstanceState.RUNNING, InstanceState.STOPPED)
+        if volume.volume_id not in self.point_volumes or not up:
+            return False
+        holder = self.attached.setdefault(volume.volume_id, instance_id)
+        self._done()
+        return holder == instance_id
 
     def ingress(self, group_id: str) -> frozenset[str]:
         return frozenset(self.admitted[group_id])
@@ -210,19 +258,14 @@ class FakeCloud:
         self._done()
         return snapshot_id
 
-    def delete_snapshot(self, snapshot_id: str, host: str) -> None:
-        self._call(f"delete_snapshot {snapshot_id}")
-        if snapshot_id in self.undeletable:
-            raise CloudRefused("DeleteSnapshot", "InvalidSnapshot.InUse", f"{snapshot_id} is in use")
-        snapshot = self.snapshots.get(snapshot_id)
-        assert snapshot is None or snapshot.point.host == host
-        assert snapshot_id not in self.locked
-        if snapshot:
-            self.deleted_snapshots[snapshot_id] = self.snapshots.pop(snapshot_id)
-        self._done()
-
-    def locked_snapshots(self) -> frozenset[str]:
-        return frozenset(self.locked)
-
     def snapshot_states(self, snapshot_ids: Iterable[str]) -> dict[str, PointState]:
         return {i: self.snapshots[i].state for i in snapshot_ids if i in self.snapshots}
+
+    def host_snapshots(self, host: str) -> dict[str, PointState]:
+        if self.blind:
+            raise CloudRefused("DescribeSnapshots", "RequestLimitExceeded", "slow down")
+        return {i: snapshot.state for i, snapshot in self.snapshots.items() if snapshot.point.host == host}
+
+    def delete_snapshot(self, snapshot_id: str) -> None:
+        """By retention, or by somebody's hand."""
+        del self.snapshots[snapshot_id]

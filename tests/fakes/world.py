@@ -9,7 +9,7 @@ from chalicelib.control import Control
 from chalicelib.documents import Orders, RunDocument
 from chalicelib.enrolment import Enrolment
 from chalicelib.growth import GIB
-from chalicelib.model import Agent, Kind, Mount, Outcome, Policy, Stats, Vault
+from chalicelib.model import Agent, Kind, Mount, Outcome, PointMount, Policy, Stats, Vault
 from chalicelib.settings import Settings
 from chalicelib.wiring import Wiring
 from tests.fakes.clock import FakeClock
@@ -51,6 +51,7 @@ class World:
         self.enrolment = Enrolment(self.control)
         self.commits: dict[str, str] = {}
         self.used_gib: dict[str, int] = {}
+        self.seen_restores: dict[str, PointMount] | None = None  # what the agent says instead of what is so
 
     def enrol(self, *names: str, every_seconds: int = 86400) -> None:
         for name in names:
@@ -70,8 +71,15 @@ class World:
         assert vault
         return vault
 
-    def start(self, host: str, run_id: str, kind: Kind = Kind.BACKUP, address: str = "198.51.100.7") -> RunDocument:
-        return self.control.start(Start(host=host, run_id=run_id, kind=kind, source_address=address))
+    def start(
+        self,
+        host: str,
+        run_id: str,
+        kind: Kind = Kind.BACKUP,
+        address: str = "198.51.100.7",
+        point_id: str | None = None,
+    ) -> RunDocument:
+        return self.control.start(Start(host=host, run_id=run_id, kind=kind, source_address=address), point_id)
 
     def finish(self, host: str, run_id: str, outcome: Outcome = Outcome.COMPLETE, exit_code: int = 0) -> RunDocument:
         stats = Stats(bytes_sent=1000)
@@ -81,6 +89,18 @@ class World:
         """The host's push is committed on its volume; the agent says so."""
         self.commits[host] = run_id
         self.report()
+
+    def backed_up(self, host: str, run_id: str) -> str:
+        """A night of this host alone, until its restore point counts; gives the snapshot's id."""
+        self.start(host, run_id)
+        self.boot()
+        self.commit(host, run_id)
+        self.finish(host, run_id)
+        self.clock.advance(1)
+        self.arrive()
+        last = self.control.status(host, run_id).last
+        assert last
+        return last.snapshot_id
 
     def boot(self) -> Orders:
         """The machine comes up, enrols if it must, and reports ready."""
@@ -108,10 +128,12 @@ class World:
             for host, slot in vault.hosts.items()
             if slot.volume_id
         }
-        return self.control.report(
+        machine = instance_id or vault.instance_id or ""
+        self.cloud.agent_mounts(machine)
+        answer = self.control.report(
             "vault-1",
             Report(
-                instance_id=instance_id or vault.instance_id or "",
+                instance_id=machine,
                 boot_id="boot",
                 state=state,
                 address="203.0.113.9",
@@ -120,8 +142,16 @@ class World:
                 mounts=mounts,
                 transfers=transfers or {},
                 commits=self.commits,
+                restores=self.seen_restores
+                or {
+                    host: PointMount(volume_id=v, state="mounted" if v in self.cloud.mounted_points else "absent")
+                    for host, v in self.cloud.ordered_points.items()
+                },
             ),
         )
+        self.cloud.ordered_points = {order.host: order.volume_id for order in answer.restores}
+        self.cloud.agent_mounts(machine)
+        return answer
 
     def _mount(self, host: str, volume_id: str, instance_id: str | None) -> Mount:
         if self.cloud.attached.get(volume_id) != instance_id:

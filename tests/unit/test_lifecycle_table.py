@@ -2,7 +2,7 @@
 
 The vault of the table has a machine `i-1` and the host C; where a window is under way, C's run r1 lives
 in it. A minute has passed since, and no claim is held. F and G were retired: F's volume is still attached, and
-is to be deleted; G's lies apart.
+is to be deleted; G's lies apart. E's restore is over, and the volume that was made for it still attached.
 """
 
 from datetime import UTC, datetime, timedelta
@@ -27,6 +27,10 @@ from chalicelib.commands import (
     Observe,
     PointSettled,
     PointsMade,
+    PointVolumeAttached,
+    PointVolumeGone,
+    PointVolumeMade,
+    PointVolumeRefused,
     Rebuild,
     Release,
     Report,
@@ -50,6 +54,7 @@ from chalicelib.model import (
     Outcome,
     Phase,
     PointState,
+    PointVolume,
     Policy,
     RestorePoint,
     Run,
@@ -108,6 +113,17 @@ def vault_in(phase: Phase) -> Vault:
             "F": replace(SLOT, number=2, uid=20003, volume_id="vol-F", public_key="", doomed="snap-F"),
             "G": replace(SLOT, number=3, uid=20004, volume_id="vol-G", public_key="", attached_to=None),
         },
+        point_volumes={
+            "E": PointVolume(
+                host="E",
+                run_id="r0",
+                point_id="snap-E",
+                place=0,
+                volume_id="vol-E0",
+                attached_to="i-1",
+                leaving_at=THEN,
+            )
+        },
         instance_id="i-1",
         security_group_id="sg-1",
         agent=Agent(token_hash="h", host_key=KEY, reported_at=THEN),
@@ -146,6 +162,7 @@ COMMANDS: dict[str, Command] = {
     "start, new": Start(host="C", run_id="r2", kind=Kind.BACKUP, source_address="192.0.2.2"),
     "start, known": Start(host="C", run_id="r1", kind=Kind.BACKUP, source_address="192.0.2.1"),
     "start, another's": Start(host="H", run_id="r1", kind=Kind.BACKUP, source_address="192.0.2.1"),
+    "start, restore": Start(host="C", run_id="r3", kind=Kind.RESTORE, source_address="192.0.2.2", point=OLDER),
     "finish": Finish(host="C", run_id="r1", outcome=Outcome.COMPLETE, exit_code=0),
     "finish, unknown": Finish(host="C", run_id="r9", outcome=Outcome.COMPLETE, exit_code=0),
     "finish, another's": Finish(host="H", run_id="r1", outcome=Outcome.COMPLETE, exit_code=0),
@@ -181,6 +198,11 @@ COMMANDS: dict[str, Command] = {
     "growth postponed": GrowthPostponed(host="C"),
     "volume detached": VolumeDetached(host="F", volume_id="vol-F"),
     "volume deleted": VolumeDeleted(host="F", volume_id="vol-F"),
+    "point volume made": PointVolumeMade(host="E", run_id="r0", volume_id="vol-E0"),
+    "point volume made, too late": PointVolumeMade(host="C", run_id="r8", volume_id="vol-C8"),
+    "point volume attached": PointVolumeAttached(host="E", volume_id="vol-E0", instance_id="i-1"),
+    "point volume refused": PointVolumeRefused(host="E", run_id="r0", reason="a limit", final=True),
+    "point volume gone": PointVolumeGone(host="E", run_id="r0"),
     "point completed": PointSettled(snapshot_id="snap-0", state=PointState.COMPLETED),
     "point failed": PointSettled(snapshot_id="snap-0", state=PointState.ERROR),
 }
@@ -193,6 +215,10 @@ start, new
     closing sealing                             stays
 start, known
     asleep waking open closing sealing faulted  stays
+start, restore
+    asleep                                      -> waking: Admit, Wake, MakePointVolume
+    waking open faulted                         stays: Revoke, Admit, MakePointVolume
+    closing sealing                             stays
 start, another's
     asleep waking open closing sealing faulted  RunIdTaken
 finish
@@ -204,11 +230,11 @@ finish, another's
     asleep waking open closing sealing faulted  UnknownRun
 report, starting
     asleep sealing                              StaleVault
-    waking open closing faulted                 stays
+    waking open closing faulted                 stays: RemovePointVolume
 report, ready
     asleep sealing                              StaleVault
-    waking                                      -> open
-    open closing faulted                        stays
+    waking                                      -> open: RemovePointVolume
+    open closing faulted                        stays: RemovePointVolume
 report, another machine
     asleep waking open closing sealing faulted  StaleVault
 observe, lookup failed
@@ -239,30 +265,30 @@ observe, stopping
     closing                                     stays: Stop
     sealing                                     stays: MakePoints
 observe, stopped
-    asleep                                      stays: SetIngress, CheckPoints, Detach
-    waking                                      stays: Wake
-    open faulted                                -> waking: Wake
-    closing                                     -> sealing: MakePoints
-    sealing                                     stays: MakePoints
+    asleep                                      stays: SetIngress, CheckPoints, Detach, RemovePointVolume
+    waking                                      stays: Wake, RemovePointVolume
+    open faulted                                -> waking: Wake, RemovePointVolume
+    closing                                     -> sealing: MakePoints, RemovePointVolume
+    sealing                                     stays: MakePoints, RemovePointVolume
 observe, shutting-down
-    asleep                                      stays: SetIngress, CheckPoints, Detach
+    asleep                                      stays: SetIngress, CheckPoints, Detach, RemovePointVolume
     waking                                      stays
     open                                        stays: SetIngress
     closing                                     stays: Stop
     sealing                                     stays: MakePoints
-    faulted                                     -> waking: Wake
+    faulted                                     -> waking: Wake, RemovePointVolume
 observe, terminated
-    asleep                                      stays: SetIngress, CheckPoints, Detach
-    waking                                      stays: Wake
-    open faulted                                -> waking: Wake
-    closing                                     -> sealing: MakePoints
-    sealing                                     stays: MakePoints
+    asleep                                      stays: SetIngress, CheckPoints, Detach, RemovePointVolume
+    waking                                      stays: Wake, RemovePointVolume
+    open faulted                                -> waking: Wake, RemovePointVolume
+    closing                                     -> sealing: MakePoints, RemovePointVolume
+    sealing                                     stays: MakePoints, RemovePointVolume
 observe, gone
-    asleep                                      stays: SetIngress, CheckPoints, Detach
-    waking                                      stays: Wake
-    open faulted                                -> waking: Wake
-    closing                                     -> sealing: MakePoints
-    sealing                                     stays: MakePoints
+    asleep                                      stays: SetIngress, CheckPoints, Detach, RemovePointVolume
+    waking                                      stays: Wake, RemovePointVolume
+    open faulted                                -> waking: Wake, RemovePointVolume
+    closing                                     -> sealing: MakePoints, RemovePointVolume
+    sealing                                     stays: MakePoints, RemovePointVolume
 wake failed
     asleep open closing sealing faulted         stays
     waking                                      -> faulted: Stop
@@ -326,6 +352,16 @@ volume detached
     asleep                                      stays: DeleteVolume
     waking open closing sealing faulted         stays
 volume deleted
+    asleep waking open closing sealing faulted  stays
+point volume made
+    asleep waking open closing sealing faulted  stays
+point volume made, too late
+    asleep waking open closing sealing faulted  stays: RemovePointVolume
+point volume attached
+    asleep waking open closing sealing faulted  stays
+point volume refused
+    asleep waking open closing sealing faulted  stays
+point volume gone
     asleep waking open closing sealing faulted  stays
 point completed
     asleep waking open closing sealing faulted  stays

@@ -16,9 +16,10 @@ from hypothesis import HealthCheck, settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, precondition, rule
 
+from chalicelib import points
 from chalicelib.documents import orders
 from chalicelib.errors import NightvaultError, StaleVault
-from chalicelib.model import InstanceState, Kind, Outcome, Phase, PointState, Policy, Run
+from chalicelib.model import InstanceState, Kind, Outcome, Phase, PointState, Policy, Run, Source
 from chalicelib.operators.action import Action
 from chalicelib.operators.changes import ChangeHost, Retire, Rotate
 from chalicelib.operators.waking import RebuildVault, Sleep, Wake
@@ -116,7 +117,22 @@ def check_always(world: MortalWorld) -> None:
             if run.kind is Kind.BACKUP and (run.pushed or run.committed_at):
                 assert run.host in window.points, f"{run.host} pushed and got no restore point"
     check_hosts(world)
+    check_point_volumes(world)
     check_budget(world)
+
+
+def check_point_volumes(world: MortalWorld) -> None:
+    """At most one for each host, of the point that is wanted, and none that is wanted was deleted."""
+    twice = [host for host, n in Counter(d.host for d in world.cloud.point_volumes.values()).items() if n > 1]
+    assert not twice, f"two volumes made from restore points of {twice}"
+    for volume in world.vault.point_volumes.values():
+        if volume.leaving_at is None and volume.volume_id:
+            assert volume.volume_id not in world.cloud.deleted, "a restore's volume was deleted under it"
+            assert world.cloud.of_point[volume.volume_id] == volume.point_id
+    for run in world.vault.window.live_runs if world.vault.window else ():
+        if run.restore and run.restore.source is Source.LIVE:
+            volume_id = world.vault.hosts[run.host].volume_id or ""
+            assert world.cloud.holds[volume_id] == run.restore.point_run_id, "its own volume holds something else"
 
 
 def check_hosts(world: MortalWorld) -> None:
@@ -176,7 +192,8 @@ def settle(world: MortalWorld) -> None:
         world.cloud.settle()
         vault = world.vault
         leaving = [slot for slot in vault.retired.values() if slot.doomed or slot.attached_to]
-        at_rest = vault.phase is Phase.ASLEEP and not (vault.pending_points or vault.owed_points or leaving)
+        busy = vault.pending_points or vault.owed_points or leaving or vault.point_volumes
+        at_rest = vault.phase is Phase.ASLEEP and not busy
         quiet = quiet + 1 if at_rest else 0
         if quiet > 16:
             break
@@ -191,6 +208,8 @@ def check_settled(world: MortalWorld) -> None:
     for name, slot in vault.retired.items():
         assert not slot.doomed, f"the volume of {name} was to be deleted, and is there"
         assert slot.volume_id not in world.cloud.attached, f"{name} is retired, and its volume attached"
+    assert not vault.point_volumes
+    assert not world.cloud.point_volumes, "a volume made for a restore was left behind"
     assert not [m for m in world.cloud.instances.values() if m.state in ON], "a machine runs while all is asleep"
     kept = [m.instance_id for m in world.cloud.instances.values() if m.state is not InstanceState.TERMINATED]
     assert kept in ([], [vault.instance_id]), "a machine that nobody knows was left behind"
@@ -238,22 +257,24 @@ def enrolled_world() -> MortalWorld:
     return world
 
 
-def night(world: MortalWorld) -> None:
+def night(world: MortalWorld, runs: dict[str, str] = RUNS) -> None:
     """Two hosts push for a few minutes each. Clients and agent repeat what was not answered."""
-    for host, run_id in RUNS.items():
+    before = len(world.cloud.snapshots)
+    for host, run_id in runs.items():
         insist(world, partial(world.start, host, run_id, address=f"198.51.100.{ord(host)}"))
         world.clock.advance(1)
     for _ in range(12):
-        if all(world.control.status(host, run_id).ready for host, run_id in RUNS.items()):
+        if all(world.control.status(host, run_id).ready for host, run_id in runs.items()):
             break
         minute(world)
         agents_act(world)
         agents_act(world)
-    for host, run_id in RUNS.items():
+    for host, run_id in runs.items():
         assert world.control.status(host, run_id).ready, f"{host} was never let in"
     agents_act(world, {"C": 10, "H": 10})
-    for host, run_id in RUNS.items():
+    for host, run_id in runs.items():
         world.commits[host] = run_id
+        world.cloud.holds[_volume(world, host)] = run_id
         agents_act(world)
         agents_act(world)
         insist(world, partial(world.finish, host, run_id))
@@ -262,8 +283,9 @@ def night(world: MortalWorld) -> None:
         minute(world)
         agents_act(world)
     settle(world)
-    assert sorted(host for host, _ in live_snapshots(world)) == ["C", "H"]
-    for host, run_id in RUNS.items():
+    made = [s for s in list(world.cloud.snapshots.values())[before:] if s.state is not PointState.ERROR]
+    assert sorted(snapshot.point.host for snapshot in made) == ["C", "H"]
+    for host, run_id in runs.items():
         last = world.control.status(host, run_id).last
         assert last
         assert last.backup_run_id == run_id
@@ -320,6 +342,82 @@ def test_a_night_whose_kth_call_is_refused(call: int, length: int) -> None:
     night(world)
 
 
+# --- a restore of an older point, interrupted at every step ------------------------------------------------
+
+LATER = {"C": "00000000-0000-4000-8000-0000000000c2", "H": "00000000-0000-4000-8000-0000000000f2"}
+RESTORE = "00000000-0000-4000-8000-0000000000e1"
+
+
+def world_after_two_nights() -> tuple[MortalWorld, str]:
+    """And the restore point of C's first night."""
+    world = enrolled_world()
+    night(world)
+    first = world.control.status("C", RUNS["C"]).last
+    assert first
+    world.clock.advance(86400)
+    night(world, LATER)
+    world.clock.advance(86400)
+    return world, first.snapshot_id
+
+
+def restore(world: MortalWorld, point_id: str) -> None:
+    """C pulls its first night's point while H pushes; what was made for it is gone when all is over."""
+    before = len(world.cloud.snapshots)
+    insist(world, partial(world.start, "C", RESTORE, Kind.RESTORE, point_id=point_id))
+    insist(world, partial(world.start, "H", RESTORE.replace("e1", "e2")))
+    for _ in range(12):
+        if world.control.status("C", RESTORE).ready:
+            break
+        minute(world)
+        agents_act(world)
+        agents_act(world)
+    document = world.control.status("C", RESTORE)
+    assert document.ready, "C was never let in"
+    assert document.restore
+    assert document.restore.source is Source.POINT
+    made = world.vault.point_volumes["C"].volume_id
+    assert made in world.cloud.mounted_points
+    assert world.cloud.of_point[made or ""] == point_id
+    agents_act(world, {"C": 10})
+    check_always(world)
+    insist(world, partial(world.finish, "C", RESTORE))
+    for _ in range(4):
+        minute(world)
+        agents_act(world, {"H": 10})
+    assert made in world.cloud.deleted, "it stayed though the vault was open"
+    insist(world, partial(world.finish, "H", RESTORE.replace("e1", "e2")))
+    settle(world)
+    assert {s.point.host for s in list(world.cloud.snapshots.values())[before:]} == {"H"}, "C only read"
+
+
+def _effects_of_a_restore() -> int:
+    world, point_id = world_after_two_nights()
+    before = world.fate.effects
+    restore(world, point_id)
+    return world.fate.effects - before
+
+
+def _calls_of_a_restore() -> int:
+    world, point_id = world_after_two_nights()
+    before = len(world.cloud.calls)
+    restore(world, point_id)
+    return len(world.cloud.calls) - before
+
+
+@pytest.mark.parametrize("step", range(1, _effects_of_a_restore() + 1))
+def test_a_restore_whose_lambda_dies_after_its_kth_effect(step: int) -> None:
+    world, point_id = world_after_two_nights()
+    world.fate.dies_after = world.fate.effects + step
+    restore(world, point_id)
+
+
+@pytest.mark.parametrize("call", range(1, _calls_of_a_restore() + 1))
+def test_a_restore_whose_kth_call_is_refused(call: int) -> None:
+    world, point_id = world_after_two_nights()
+    world.cloud.refuse_calls = {len(world.cloud.calls) + call}
+    restore(world, point_id)
+
+
 # --- random lives ---------------------------------------------------------------------------------------
 
 
@@ -369,6 +467,34 @@ class Life(RuleBasedStateMachine):
         Lambdas.run(lambda: self.world.start(host, run_id, kind, f"198.51.100.{HOSTS.index(host) // 2}"))
         if known and not known.token_hash:
             assert self.world.vault.find_run(run_id) is None, "it woke for a host that is retired or revoked"
+
+    @rule(host=st.sampled_from(HOSTS), data=st.data())
+    def a_host_restores(self, host: str, data: st.DataObject) -> None:
+        """Some point of its own, whatever its state, or the newest; the machine is up before or after."""
+        mine = [i for i, s in self.world.cloud.snapshots.items() if s.point.host == host]
+        point_id = data.draw(st.sampled_from([None, *mine]))
+        run_id = f"00000000-0000-4000-8000-{next(self.ids):012d}"
+        self.runs.append((host, run_id))
+        Lambdas.run(lambda: self.world.start(host, run_id, Kind.RESTORE, "198.51.100.9", point_id))
+        for _ in range(data.draw(st.integers(0, 2))):
+            self.it_boots()
+        vault = self.world.vault
+        run = vault.find_run(run_id)
+        if run and points.ready(vault, run) and run.restore and run.restore.source is Source.POINT:
+            volume_id = vault.point_volumes[host].volume_id or ""
+            assert volume_id in self.world.cloud.mounted_points, "not mounted, and called ready"
+            assert self.world.cloud.of_point[volume_id] == point_id or point_id is None
+
+    @rule(data=st.data(), kept=st.booleans())
+    def a_snapshot_is_deleted(self, data: st.DataObject, kept: bool) -> None:
+        """An older one; by retention, which spares what is being restored, or by somebody's hand."""
+        cloud, vault = self.world.cloud, self.world.vault
+        newest = {s.point.volume_id: i for i, s in cloud.snapshots.items() if s.point.complete}
+        spared = {*newest.values(), *vault.pending_points, *(s.doomed for s in vault.retired.values())}
+        spared |= {h.last_backup.snapshot_id for h in self.world.store.hosts() if h.last_backup}
+        older = [i for i in cloud.snapshots if i not in spared and not (kept and i in points.in_use([vault]))]
+        if older:
+            cloud.delete_snapshot(data.draw(st.sampled_from(older)))
 
     @precondition(lambda self: self.runs)
     @rule(data=st.data())
@@ -429,6 +555,7 @@ class Life(RuleBasedStateMachine):
         there = self.world.cloud.attached.get(_volume(self.world, host)) == vault.instance_id
         if live and there and vault.phase is Phase.OPEN and machine and machine.state is InstanceState.RUNNING:
             self.world.cloud.written[_volume(self.world, host)] += 1
+            self.world.cloud.holds[_volume(self.world, host)] = live[-1].run_id
             self.world.commits[host] = live[-1].run_id
             self.committed.add(live[-1].run_id)
             agents_act(self.world)

@@ -116,6 +116,7 @@ def test_the_window_cuts_who_is_not_done_and_labels_it_incomplete(world: World) 
 
 
 def test_a_restore_has_a_budget_of_its_own(world: World) -> None:
+    world.backed_up("C", R3)
     world.start("C", R1)
     world.boot()
     while world.vault.phase is Phase.OPEN:
@@ -129,7 +130,7 @@ def test_a_restore_has_a_budget_of_its_own(world: World) -> None:
     world.report(transfers={"C": 5})
     world.finish("C", R2)
     world.arrive()
-    assert len(snapshots(world)) == 1, "a restore makes no restore point"
+    assert len(snapshots(world)) == 2, "a restore makes no restore point"
 
 
 def test_what_the_vault_saw_committed_is_complete_though_its_host_died(world: World) -> None:
@@ -602,6 +603,7 @@ def test_a_snapshot_that_is_gone_for_good_is_made_again(world: World) -> None:
 
 def test_a_spent_kind_beside_a_long_restore_is_told_when_to_come_back(world: World) -> None:
     world.clock.instant = world.clock.instant.replace(hour=20)
+    world.backed_up("H", R4)
     world.start("C", R1)
     world.boot()
     world.start("H", R2, Kind.RESTORE)

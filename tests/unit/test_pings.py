@@ -21,7 +21,7 @@ from chalicelib.pinger import HttpsPinger, _NoRedirect, _open
 from chalicelib.pings import wrong_with
 from tests.fakes.world import World
 
-R1, R2 = (f"00000000-0000-4000-8000-00000000000{n}" for n in range(1, 3))
+R1, R2, R3 = (f"00000000-0000-4000-8000-00000000000{n}" for n in range(1, 4))
 URL = "https://hc-ping.com/5b2a8f2e"
 
 
@@ -73,6 +73,8 @@ def test_a_newer_run_takes_over_without_an_alarm(world: World) -> None:
 
 
 def test_restores_and_other_hosts_are_nobodys_business(world: World) -> None:
+    world.backed_up("C", R3)
+    world.told.pinged.clear()
     world.start("C", R1, kind=Kind.RESTORE)
     world.start("H", R2)
     assert world.told.pinged == []

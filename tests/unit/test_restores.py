@@ -120,7 +120,7 @@ def test_it_goes_while_another_host_goes_on_pushing(world: World) -> None:
 
 
 def test_the_hosts_own_volume_is_not_ready_before_an_older_point_is_gone(world: World) -> None:
-    """The vault serves a point as long as it is mounted: this pull would get the older data, and nobody would notice."""
+    """The vault serves a point as long as it is mounted: this pull would get older data, unnoticed."""
     first, _ = two_nights(world)
     opened(world, first)
     world.finish("C", R3)

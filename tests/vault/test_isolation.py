@@ -33,6 +33,7 @@ def two(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory
         for host, text in ((c, "mine"), (h, SECRET)):
             source = tmp_path_factory.mktemp(host.name)
             (source / "secret").write_text(text)
+            source.chmod(0o755)  # so that it isn't its own mode that keeps others out
             vaults.back_up(host, source, str(uuid.uuid4()))
             host.ssh("begin", str(uuid.uuid4()))
             assert host.push(source).returncode == 0
@@ -199,12 +200,14 @@ def test_symlinks_that_were_pushed_are_never_followed(two: Both, tmp_path: Path)
 
 @pytest.mark.usefixtures("unharmed")
 def test_no_shell_no_terminal_no_other_program(alone: Both) -> None:
-    _vault, c, _h = alone
+    vault, c, _h = alone
+    # Rootless, the gate serves SFTP itself: test_sftp.py.
+    sftp = [] if isinstance(vault, Rootless) else [(["-s"], ["sftp"])]
     asked: list[tuple[list[str], list[str]]] = [
+        *sftp,
         (["-tt"], []),
         (["-tt"], ["id"]),
         (["-T"], ["/bin/sh", "-i"]),
-        (["-s"], ["sftp"]),
         (["-s"], ["shell"]),
         ([], ["cat", "/etc/passwd"]),
         ([], ["env"]),
@@ -217,25 +220,23 @@ def test_no_shell_no_terminal_no_other_program(alone: Both) -> None:
         assert said.returncode != 0, (options, command)
         assert "uid=" not in said.stdout + said.stderr
         assert "root:" not in said.stdout
-    for program in (["sftp", "-P"], ["scp", "-P"], ["scp", "-O", "-P"]):
-        words = [word for word in c.ssh_command()[1:] if word not in ("-p", str(c.port))]
-        place = f"{c.user}@127.0.0.1:" + ("" if program[0] == "sftp" else "/etc/passwd")
-        target = [] if program[0] == "sftp" else ["/dev/null"]
-        done = subprocess.run(
-            [*program, str(c.port), *words, place, *target],
-            capture_output=True,
-            text=True,
-            check=False,
-            input="ls\n",
-            timeout=20,
-        )
+    for program in ([] if isinstance(vault, Rootless) else ["sftp"]) + ["scp", "scp -O"]:
+        name, *options = program.split()
+        place = f"{c.user}@127.0.0.1:" + ("" if name == "sftp" else "/etc/passwd")
+        command = [*c.sftp_command(name), *options, place, *([] if name == "sftp" else ["/dev/null"])]
+        done = subprocess.run(command, capture_output=True, text=True, check=False, input="ls\n", timeout=20)
         assert done.returncode != 0, program
 
 
+@pytest.mark.parametrize("account", ["gate", "reader"])
 @pytest.mark.usefixtures("unharmed")
-def test_no_forwarding(alone: Both) -> None:
+def test_no_forwarding(alone: Both, account: str) -> None:
     """-L, -R, -D, -W, a tunnel, the agent, X11: sshd itself says no, whatever key options say."""
-    _vault, c, _h = alone
+    vault, c, _h = alone
+    if account == "reader":
+        if isinstance(vault, Rootless):
+            pytest.skip("rootless, there is one account")
+        c = dataclasses.replace(c, user=c.reader)
     with socket.socket() as inside:
         inside.bind(("127.0.0.1", 0))
         inside.listen()
@@ -260,7 +261,9 @@ def test_no_forwarding(alone: Both) -> None:
         assert refused.returncode != 0
         assert "forwarding failed" in refused.stderr.lower() or "disabled" in refused.stderr.lower()
     said = c.ssh("env", options=["-A", "-X", "-o", "SetEnv=LD_PRELOAD=/x NIGHTVAULT_HOST=H", "-o", "SendEnv=*"])
-    assert (said.returncode, said.stdout) == (126, "")
+    assert (said.returncode, said.stdout) == (
+        (126, "") if account == "gate" else (1, "This service allows sftp connections only.\n")
+    )
 
 
 def _use(local: int, port: int) -> bool:
@@ -301,6 +304,10 @@ def test_accounts_cannot_see_each_other(two: Both) -> None:
         "cat /mnt/H/committed.json",
         "echo x > /mnt/H/x",
         "echo x > /mnt/x",
+        "ls /mnt/.points",
+        "ls /mnt/.sftp",
+        "ls /mnt/.sftp/H",
+        "cat /mnt/.sftp/H/archive/secret",
         "ls /run/nightvault/H",
         "cat /srv/state/token",
         "echo x >> /srv/keys/" + f"nv{c.uid}",

@@ -48,6 +48,7 @@ def test_good_orders() -> None:
         {"user": "root; id"},
         {"user": "-o"},
         {"user": "Root"},
+        {"user": "nv20002r"},  # so the account that reads for nv20002 is called
         {"public_key": ""},
         {"public_key": None},
         {"public_key": GOOD_KEY + '\ncommand="id" ' + GOOD_KEY},
@@ -63,6 +64,37 @@ def test_a_host_that_is_not_fit_spoils_no_other(changes: dict[str, Any]) -> None
     parsed = agent_orders.parse(orders(host(**changes), other))
     assert [order.host for order in parsed.hosts] == ["H"]
     assert len(parsed.faults) == 1
+
+
+def test_restores() -> None:
+    point = {"host": "C", "volume_id": "vol-0123456789abcdef9", "a_new_member": 1}
+    parsed = agent_orders.parse(orders(host(volume_id=""), restores=[point]))
+    assert (parsed.faults, parsed.hosts[0].volume_id) == ((), "")
+    assert parsed.restores == (agent_orders.RestoreOrder("C", "vol-0123456789abcdef9"),)
+    assert agent_orders.parse(orders(host())).restores == ()  # of a control plane that knows of none
+
+
+@pytest.mark.parametrize(
+    "bad",
+    [
+        5,
+        {"host": "C"},
+        {"host": "../C", "volume_id": "vol-0123456789abcdef9"},
+        {"host": "C", "volume_id": ""},
+        {"host": "C", "volume_id": "/dev/vda"},
+        {"host": "C", "volume_id": host()["volume_id"]},  # its own
+        {"host": "H", "volume_id": "vol-0123456789abcdef9"},  # not ordered
+    ],
+)
+def test_a_restore_that_is_not_fit_spoils_no_host(bad: Any) -> None:
+    parsed = agent_orders.parse(orders(host(), restores=[bad]))
+    assert ([order.host for order in parsed.hosts], parsed.restores, len(parsed.faults)) == (["C"], (), 1)
+
+
+def test_one_restore_a_host() -> None:
+    points = [{"host": "C", "volume_id": f"vol-0123456789abcdef{n}"} for n in (8, 9)]
+    parsed = agent_orders.parse(orders(host(), restores=points))
+    assert (len(parsed.restores), len(parsed.faults)) == (1, 1)
 
 
 @pytest.mark.parametrize("same", ["host", "volume_id", "uid", "user", "public_key"])
@@ -86,6 +118,7 @@ def test_two_hosts_share_nothing(same: str) -> None:
         {"power_off": 0},
         {"hosts": None},
         {"hosts": {}},
+        {"restores": {}},
     ],
 )
 def test_orders_that_are_none(changes: dict[str, Any]) -> None:

@@ -15,7 +15,7 @@ import threading
 import time
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 from typing import Any, TypeVar
@@ -53,6 +53,7 @@ class Host:
     port: int = 0
     known_hosts: Path = Path("/dev/null")
     shared: Path | None = None  # a socket: all of the host's commands go over one connection
+    reader: str = ""  # whose name it takes to read over SFTP
 
     def order(self) -> dict[str, Any]:
         return {
@@ -83,6 +84,19 @@ class Host:
             input=text,
             timeout=30,
         )
+
+    def sftp_command(self, program: str = "sftp") -> list[str]:
+        """sftp, scp or sshfs without its operands."""
+        words = replace(self, shared=None).ssh_command()
+        if program == "sshfs":
+            return [program, "-o", f"ssh_command={shlex.join(words)}"]
+        return [program, *("-P" if word == "-p" else word for word in words[1:])]
+
+    def sftp(self, *lines: str) -> subprocess.CompletedProcess[str]:
+        """Commands of sftp(1), in one session, until one fails."""
+        command = [*self.sftp_command(), "-q", "-b", "-", f"{self.reader}@127.0.0.1"]
+        text = "".join(f"{line}\n" for line in lines)
+        return subprocess.run(command, capture_output=True, text=True, check=False, input=text, timeout=30)
 
     def hang_up(self) -> None:
         """End the connection that commands share."""
@@ -195,7 +209,10 @@ class Cloud:
                 self._changed.notify_all()
 
     def order(self, *hosts: Host, **changes: Any) -> int:
-        """Give new orders from the next report on. Gives the number of reports so far."""
+        """Give new orders from the next report on. Gives the number of reports so far.
+
+        `restores` are as of the agreed protocol, and hold until others are given.
+        """
         with self._changed:
             self.orders = {**self.orders, **changes, "hosts": [host.order() for host in hosts]}
             return len(self.reports)
@@ -211,6 +228,16 @@ class Cloud:
 
             assert self._changed.wait_for(look, seconds), f"no such report; the last is {self.reports[-1:]}"
             return found[0]
+
+    def wait_restores(self, *restores: dict[str, str], state: str = "mounted", after: int = 0) -> dict[str, Any]:
+        """The first report that tells of exactly these restores, each in a state."""
+        told = [{**order, "state": state} for order in restores]
+        return self.wait_for(
+            lambda report: (
+                [{**r, "detail": ""} for r in report.get("restores", [])] == [{**order, "detail": ""} for order in told]
+            ),
+            after=after,
+        )
 
     def wait_mounted(self, *hosts: Host, after: int = 0) -> dict[str, Any]:
         names = {host.name for host in hosts}
@@ -263,7 +290,17 @@ class Vault:
         user = pwd.getpwuid(os.geteuid()).pw_name if self.single else f"nv{uid}"
         volume_id = f"vol-{self._hosts:017x}"
         key = keygen(self.base / f"key-{name}")
-        return Host(name, uid, volume_id, key, user, self.port, self.known_hosts)
+        reader = user if self.single else f"{user}r"
+        return Host(name, uid, volume_id, key, user, self.port, self.known_hosts, reader=reader)
+
+    def restore_point(self, host: Host, number: int = 0) -> dict[str, str]:
+        """A volume made from what is on a host's disk this instant, and attached. Gives its order."""
+        volume_id = f"vol-{0xBADC0FFEE + number:017x}"
+        self.copy_volume(host.volume_id, volume_id)
+        return {"host": host.name, "volume_id": volume_id}
+
+    def copy_volume(self, volume_id: str, copy_id: str) -> None:
+        raise NotImplementedError
 
     def config(self, **changes: Any) -> dict[str, Any]:
         return {
@@ -332,6 +369,10 @@ class Machine(Vault):
         self.tell(do="attach", volume_id=volume_id, image=str(image))
         return image
 
+    def copy_volume(self, volume_id: str, copy_id: str) -> None:
+        subprocess.run(["cp", "--sparse=always", self.image(volume_id), self.base / f"{copy_id}.img"], check=True)
+        self.attach(copy_id)
+
     def detach(self, volume_id: str) -> None:
         self.tell(do="detach", volume_id=volume_id)
 
@@ -389,6 +430,9 @@ class Rootless(Vault):
         folder = self.base / "dev" / volume_id
         folder.mkdir()
         return folder
+
+    def copy_volume(self, volume_id: str, copy_id: str) -> None:
+        subprocess.run(["cp", "-a", self.base / "dev" / volume_id, self.base / "dev" / copy_id], check=True)
 
     def start_sshd(self) -> None:
         if os.geteuid() == 0:

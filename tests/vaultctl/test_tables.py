@@ -20,7 +20,6 @@ COMMANDS = {
     "windows": ["windows"],
     "vaults": ["vaults"],
     "wake": ["wake", "vault-1", "--for", "30m"],
-    "retention": ["retention", "C"],
     "doctor": ["doctor"],
     "enroll": ["enroll", "C"],
 }

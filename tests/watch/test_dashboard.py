@@ -12,7 +12,7 @@ from moto import mock_aws
 
 from chalicelib import metrics
 from chalicelib.errors import CloudRefused
-from chalicelib.model import Outcome, Policy
+from chalicelib.model import Kind, Outcome, Policy
 from chalicelib.operators.changes import ChangeHost
 from chalicelib.pricing import control_plane
 from deploy import alarms, parts
@@ -128,14 +128,30 @@ def graphed() -> set[Key]:
     return {key(line[0], line[1], dict(zip(line[2:-1:2], line[3:-1:2], strict=True))) for line in lines}
 
 
+def restores(stack: Watched) -> None:
+    """One that is ready, and one whose restore point is deleted as it begins."""
+    world = stack.world
+    (older,) = world.cloud.snapshots
+    world.backed_up("C", R(40))
+    world.start("C", R(41), Kind.RESTORE)
+    world.boot()
+    real = world.cloud.host_snapshots
+    states = real("C")
+    world.cloud.delete_snapshot(older)
+    world.cloud.host_snapshots = lambda host: states  # type: ignore[method-assign]  # noqa: ARG005
+    world.start("C", R(42), Kind.RESTORE, point_id=older)
+    world.cloud.host_snapshots = real  # type: ignore[method-assign]
+    stack.minute()
+    world.arrive()
+    stack.minutes(3)
+
+
 def everything_happens(stack: Watched) -> None:
     """Nights in which each metric is sent, with each value of its dimension that is drawn."""
     world = stack.world
     world.enrol("C", "H", "O", "L")
-    for name in ("snap-gone", "snap-kept"):  # of nights before, not complete: they go when C's next one counts
-        stack.old_point("C", name)
-    world.cloud.undeletable.add("snap-kept")
     stack.night(0, "C")
+    restores(stack)
     opened(stack, "C", "H", "O", "L", first=50)
     report(stack, host_key="ssh-ed25519 " + "B" * 68, used=0.5)
     world.report(transfers={"H": 7})
