@@ -258,7 +258,9 @@ def _populate(moto: str) -> tuple[dict[str, str], str, str]:
     token = made.enrolment.enroll(made.enrolment.invite("h0", 5, 86400).code, KEY).token
     vault = made.store.vault("vault-1")
     assert vault
-    made.store.save(replace(vault, instance_id=instance))
+    # With its volume: whoever looks at a vault that lacks one makes it, and a first request here reads only.
+    hosts = {name: replace(slot, volume_id="vol-1") for name, slot in vault.hosts.items()}
+    made.store.save(replace(vault, instance_id=instance, hosts=hosts))
     del os.environ["AWS_ENDPOINT_URL"]
     return environment, token, instance
 

@@ -12,6 +12,8 @@ import subprocess
 from pathlib import Path
 from typing import Protocol
 
+from benchmarks.wire import wait_until
+
 SNAPSHOT_BLOCK = 512 * 1024  # EBS snapshots keep changed blocks of this size
 _FIEMAP, _SYNC, _SHARED, _BATCH = 0xC020660B, 1, 0x2000, 512
 
@@ -74,7 +76,8 @@ class Images:
         self._mount(self._image(name), at, "loop,nouuid,noatime" + (",ro" if read_only else ""))
 
     def unmount(self, at: Path) -> None:
-        _run("umount", str(at))
+        # The daemon of a FUSE folder on it, which was unmounted, ends a moment later; on a busy machine, seconds.
+        wait_until(lambda: subprocess.run(["umount", at], check=False).returncode == 0, f"{at} to be in nobody's use")
         self._mounted.remove(at)
 
     def used_bytes(self, at: Path) -> int:

@@ -5,7 +5,11 @@ from chalicelib.commands import (
     Fact,
     HostKeyUnexpected,
     PointCounted,
+    PointDeleted,
+    PointDropped,
     PointFailed,
+    PointNotDeleted,
+    PointSpared,
     PointVolumeStays,
     RestoreFailed,
     RestoreReady,
@@ -20,6 +24,10 @@ from chalicelib.commands import (
     WindowClosing,
     WindowSealed,
 )
+
+# A deletion that AWS refuses is asked again in a quarter of an hour, then in half of one: who is still refused then
+# waits for somebody.
+REFUSALS_TOLD = 3
 
 
 def alert_of(fact: Fact) -> tuple[str, str] | None:
@@ -37,6 +45,13 @@ def alert_of(fact: Fact) -> tuple[str, str] | None:
                 f"nightvault: no restore point of {point.host}",
                 f"The snapshot of {point.host}'s volume {point.volume_id} for window {point.window_id} failed for "
                 "good. The data is on the volume; the next complete push makes the next restore point.",
+            )
+        case PointNotDeleted(point=point) if point.marks.refusals == REFUSALS_TOLD:
+            return (
+                f"nightvault: an old restore point of {point.host} cannot be deleted",
+                f"AWS refuses to delete {point.snapshot_id} of {point.host}, which retention needs no more, and which "
+                f"costs: {point.marks.refused}.\nIt is asked again, at least daily. `vaultctl doctor` lists all such "
+                f"points; `vaultctl lock {point.snapshot_id}` keeps this one for good.",
             )
         case HostKeyUnexpected(expected=expected, seen=seen):
             return (
@@ -85,6 +100,10 @@ def alert_of(fact: Fact) -> tuple[str, str] | None:
             | WindowSealed()
             | PointCounted()
             | PointFailed()
+            | PointDropped()
+            | PointSpared()
+            | PointDeleted()
+            | PointNotDeleted()
             | BudgetSpent()
             | Retired()
             | RestoreReady()

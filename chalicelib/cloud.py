@@ -403,6 +403,31 @@ class Ec2Cloud:
                     states[snapshot["SnapshotId"]] = state
         return states
 
+    def delete_snapshot(self, snapshot_id: str, host: str) -> None:
+        filters: Any = [{"Name": "snapshot-id", "Values": [snapshot_id]}]
+        with _calling("DescribeSnapshots"):
+            found = self._client.describe_snapshots(OwnerIds=["self"], Filters=filters)["Snapshots"]
+        if not found:
+            return
+        tags = {tag["Key"]: tag["Value"] for tag in found[0].get("Tags", [])}
+        if (tags.get("nightvault:stack"), tags.get("nightvault:host")) != (self._stack, host):
+            raise CloudRefused("DeleteSnapshot", "NotOurs", f"the tags of {snapshot_id} do not say that it is {host}'s")
+        with _calling("DeleteSnapshot", "InvalidSnapshot.NotFound"):
+            self._client.delete_snapshot(SnapshotId=snapshot_id)
+
+    def locked_snapshots(self) -> frozenset[str]:
+        # https://docs.aws.amazon.com/ebs/latest/userguide/snapshot-lock-concepts.html: the fourth state is `expired`
+        filters: Any = [{"Name": "lock-state", "Values": ["compliance-cooloff", "governance", "compliance"]}]
+        locked: set[str] = set()
+        token: Any = {}
+        while True:  # botocore knows no paginator for it
+            with _calling("DescribeLockedSnapshots"):
+                answer = self._client.describe_locked_snapshots(Filters=filters, **token)
+            locked |= {each["SnapshotId"] for each in answer.get("Snapshots", [])}
+            if not answer.get("NextToken"):
+                return frozenset(locked)
+            token = {"NextToken": answer["NextToken"]}
+
     def _mine(self) -> list[Any]:
         return [{"Name": "tag:nightvault:stack", "Values": [self._stack]}]
 

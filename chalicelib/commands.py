@@ -440,6 +440,32 @@ class PointFailed(Struct, frozen=True, kw_only=True):
     final: bool
 
 
+class PointDropped(Struct, frozen=True, kw_only=True):
+    """Retention needs a restore point no more: its snapshot is deleted at the next look, unless something needs it."""
+
+    point: RestorePoint
+
+
+class PointSpared(Struct, frozen=True, kw_only=True):
+    """A restore point that was to go stays, because of `why`."""
+
+    point: RestorePoint
+    why: tuple[str, ...]
+
+
+class PointDeleted(Struct, frozen=True, kw_only=True):
+    """A restore point that retention dropped is no more."""
+
+    point: RestorePoint
+
+
+class PointNotDeleted(Struct, frozen=True, kw_only=True):
+    """AWS would not delete a restore point's snapshot; its marks say how often, and when it is asked again."""
+
+    point: RestorePoint
+    aws_code: str
+
+
 class BudgetSpent(Struct, frozen=True, kw_only=True):
     """The window that has just ended has left no awake time for this kind until the next UTC day."""
 
@@ -517,6 +543,10 @@ Fact = (
     | WindowSealed
     | PointCounted
     | PointFailed
+    | PointDropped
+    | PointSpared
+    | PointDeleted
+    | PointNotDeleted
     | BudgetSpent
     | HostKeyUnexpected
     | VolumeGrown

@@ -14,7 +14,7 @@ from msgspec.structs import replace
 from chalicelib import points
 from chalicelib.acting import Actor
 from chalicelib.alerts import alert_of
-from chalicelib.commands import Command, Finish, Observe, PointSettled, Report, Start
+from chalicelib.commands import Command, Fact, Finish, Observe, PointSettled, Report, Start
 from chalicelib.documents import Orders, PointsDocument, RunDocument, orders, points_document, run_document
 from chalicelib.draft import Decision
 from chalicelib.errors import (
@@ -41,6 +41,7 @@ from chalicelib.model import (
 )
 from chalicelib.pings import pings_of
 from chalicelib.ports import Clock, Cloud, Conflict, Notifier, Pinger, Store, Telemetry
+from chalicelib.retaining import Retaining
 
 # 24 hosts in one second are 24 writers of one item: the last of them wins its 24th round. The first pause is
 # spread over some ten writes' time, since every lost race costs a write too.
@@ -105,6 +106,7 @@ class Control:
         self.policy = policy
         self._pause = pause
         self._actor = Actor(self)
+        self._retaining = Retaining(self)
 
     # --- hosts ---
 
@@ -223,8 +225,9 @@ class Control:
         vaults = self.store.vaults()
         quiet = now.minute % QUIET_LOOK_MINUTES == 0
         failures: list[Exception] = []
+        hosts = self.store.hosts() if quiet else []
         if quiet:
-            self.telemetry.gauges(self.store.hosts(), vaults, now)
+            self.telemetry.gauges(hosts, vaults, now)
         self.telemetry.past_window(vaults, now)
         if quiet or any(_busy(vault) for vault in vaults):
             states = self._look(vaults, now)
@@ -236,8 +239,9 @@ class Control:
                     failures.append(failure)
         if quiet or any(vault.point_volumes for vault in vaults):
             self._remove_strays(now)
+        failures += self._retaining.see_to(hosts, now)
         if failures:
-            raise ExceptionGroup("the sweep failed for some vaults", failures)
+            raise ExceptionGroup("the sweep failed for some vaults or hosts", failures)
 
     def _remove_strays(self, now: datetime) -> None:
         """Volumes made for restores that no vault's record names: somebody died after the call, or was too slow."""
@@ -311,12 +315,16 @@ class Control:
     def carry_out(self, saved: Vault, decision: Decision) -> Vault:
         """Tell what is known and act, after `decision` has been saved; returns the vault as it is then."""
         for fact in decision.facts:
-            self.telemetry.fact(fact)
-            if alert := alert_of(fact):
-                self._alert(*alert)
+            self.tell(fact)
         vault = self._actor.act(saved, decision.effects)
         self._ping(pings_of(decision.facts, saved))
         return vault
+
+    def tell(self, fact: Fact) -> None:
+        """Log and measure what has become known, and tell the operator if that cannot wait."""
+        self.telemetry.fact(fact)
+        if alert := alert_of(fact):
+            self._alert(*alert)
 
     def _ping(self, urls: list[str]) -> None:
         if not urls:

@@ -84,13 +84,17 @@ def _known(vault: Vault, host: str) -> Slot:
 
 
 def _change_host(draft: Draft, command: HostChanged) -> None:
-    _known(draft.vault, command.host)
     settings = {
         "every_seconds": command.every_seconds,
         "max_size_gib": command.max_size_gib,
         "ping_url": command.ping_url,
     }
-    draft.change_slot(command.host, **{name: value for name, value in settings.items() if value is not None})
+    given = {name: value for name, value in settings.items() if value is not None}
+    if not given:
+        draft.reasons.append(f"only the record of {command.host} changes")
+        return  # a retired host's may, too
+    _known(draft.vault, command.host)
+    draft.change_slot(command.host, **given)
     slot = draft.vault.hosts[command.host]
     draft.change_slot(command.host, wanted_gib=min(slot.wanted_gib, slot.limit_gib))
 

@@ -11,9 +11,11 @@ from chalicelib.model import (
     Host,
     InstanceState,
     LastBackup,
+    Marks,
     PointState,
     PointVolume,
     RestorePoint,
+    Retained,
     Slot,
     Vault,
     Window,
@@ -45,7 +47,7 @@ class Store(Protocol):
     def save(self, vault: Vault, archive: Window | None = None, host: Host | None = None) -> Vault:
         """Save over version `vault.version`, with the archived window and the host if any: all or nothing.
 
-        A host keeps its last backup, whatever `host` says of it.
+        A host keeps its last backup and when it was retained, whatever `host` says of them.
 
         Returns the vault with its new version. Raises Conflict with the winning record.
         """
@@ -67,8 +69,29 @@ class Store(Protocol):
         """
         ...
 
-    def put_point(self, point: RestorePoint) -> None: ...
-    def points(self, host: str) -> list[RestorePoint]: ...
+    def put_point(self, point: RestorePoint) -> None:
+        """Record a restore point. Its marks stay as they are recorded, whatever `point` says of them."""
+        ...
+
+    def points(self, host: str) -> list[RestorePoint]:
+        """A host's restore points with their marks, oldest first; none that was deleted."""
+        ...
+
+    def mark(self, point: RestorePoint, marks: Marks) -> bool:
+        """Record marks over the version that `point` was read with. False: somebody else did so, or it is gone."""
+        ...
+
+    def bury(self, point: RestorePoint) -> None:
+        """A deleted point leaves `points`; what is known of it is kept as long as windows are. May be repeated."""
+        ...
+
+    def buried(self, host: str) -> list[RestorePoint]:
+        """Deleted points, oldest first."""
+        ...
+
+    def put_retained(self, host: str, retained: Retained | None) -> None:
+        """Record when retention looked at a host; None: it is due. Nothing for a host that is not there."""
+        ...
 
     def move_last_backup(self, host: str, last: LastBackup) -> bool:
         """Record it unless a newer one is there. Returns whether it moved."""
@@ -163,6 +186,17 @@ class Cloud(Protocol):
 
     def host_snapshots(self, host: str) -> dict[str, PointState]:
         """The state of each snapshot of this host that EC2 has, by id."""
+        ...
+
+    def delete_snapshot(self, snapshot_id: str, host: str) -> None:
+        """Delete a snapshot whose tags say this stack and this host; CloudRefused if they say anything else.
+
+        One that is gone already is fine.
+        """
+        ...
+
+    def locked_snapshots(self) -> frozenset[str]:
+        """Those that EBS's own lock keeps from being deleted, of the whole account."""
         ...
 
 

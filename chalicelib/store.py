@@ -3,10 +3,11 @@
 | pk | sk | holds |
 |---|---|---|
 | VAULT | vault id | the vault, `version` |
-| HOST | name | the host; `last_backup` and `last_backup_at` beside it |
+| HOST | name | the host; `last_backup`, `last_backup_at` and `retained` beside it |
 | CODE | SHA-256 | an enrolment code; `used` |
 | WINDOW#vault id | window id | an archived window, kept 400 days |
-| POINT#host | instant, snapshot id | a restore point |
+| POINT#host | instant, snapshot id | a restore point; `marks` and `marks_version` beside it |
+| GONE#host | instant, snapshot id | a restore point that was deleted, with its marks, kept 400 days |
 
 Values are JSON in `doc`, decoded by type: a field that this version does not know is passed over, so an
 older version can run on a newer one's table after a rollback. Vaults and windows are deflated (RFC 1950):
@@ -25,7 +26,7 @@ import msgspec
 from msgspec.structs import replace
 
 from chalicelib.errors import CodeRefused
-from chalicelib.model import Code, Host, LastBackup, RestorePoint, Vault, Window
+from chalicelib.model import Code, Host, LastBackup, Marks, RestorePoint, Retained, Vault, Window
 from chalicelib.ports import Conflict
 
 if TYPE_CHECKING:
@@ -64,7 +65,20 @@ def _host(item: Item) -> Host:
     host = msgspec.json.decode(item["doc"]["S"], type=Host)
     if "last_backup" in item:
         host = replace(host, last_backup=msgspec.json.decode(item["last_backup"]["S"], type=LastBackup))
+    if "retained" in item:
+        host = replace(host, retained=msgspec.json.decode(item["retained"]["S"], type=Retained))
     return host
+
+
+def _point(item: Item) -> RestorePoint:
+    point = msgspec.json.decode(item["doc"]["S"], type=RestorePoint)
+    marks = msgspec.json.decode(item["marks"]["S"], type=Marks) if "marks" in item else Marks()
+    return replace(point, marks=marks)
+
+
+def _point_sk(point: RestorePoint) -> str:
+    made_at = point.made_at or datetime.fromtimestamp(0, UTC)
+    return f"{made_at:%Y-%m-%dT%H:%M:%S.%fZ}#{point.snapshot_id}"
 
 
 class DynamoStore:
@@ -129,12 +143,68 @@ class DynamoStore:
         return self._transact(writes, vault)
 
     def put_point(self, point: RestorePoint) -> None:
-        made_at = point.made_at or datetime.fromtimestamp(0, UTC)
-        key = _key(f"POINT#{point.host}", f"{made_at:%Y-%m-%dT%H:%M:%S.%fZ}#{point.snapshot_id}")
-        self._client.put_item(TableName=self._table, Item={**key, "doc": _doc(point)})
+        # Not a put: its marks are others' to write.
+        self._client.update_item(
+            TableName=self._table,
+            Key=_key(f"POINT#{point.host}", _point_sk(point)),
+            UpdateExpression="SET doc = :doc",
+            ExpressionAttributeValues={":doc": _doc(replace(point, marks=Marks()))},
+        )
 
     def points(self, host: str) -> list[RestorePoint]:
-        return [msgspec.json.decode(i["doc"]["S"], type=RestorePoint) for i in self._query(f"POINT#{host}")]
+        return [_point(item) for item in self._query(f"POINT#{host}")]
+
+    def mark(self, point: RestorePoint, marks: Marks) -> bool:
+        read = point.marks.version
+        unchanged = "marks_version = :read" if read else "attribute_not_exists(marks_version)"
+        values: Item = {":marks": _doc(replace(marks, version=read + 1)), ":next": {"N": str(read + 1)}}
+        try:
+            self._client.update_item(
+                TableName=self._table,
+                Key=_key(f"POINT#{point.host}", _point_sk(point)),
+                UpdateExpression="SET marks = :marks, marks_version = :next",
+                ConditionExpression=f"attribute_exists(pk) AND {unchanged}",
+                ExpressionAttributeValues={**values, ":read": {"N": str(read)}} if read else values,
+            )
+        except self._client.exceptions.ConditionalCheckFailedException:
+            return False
+        return True
+
+    def bury(self, point: RestorePoint) -> None:
+        sk, deleted_at = _point_sk(point), point.marks.deleted_at
+        if deleted_at is None:
+            raise AssertionError("a point is deleted before it is buried")
+        grave = {
+            **_key(f"GONE#{point.host}", sk),
+            "doc": _doc(replace(point, marks=Marks())),
+            "marks": _doc(point.marks),
+            "expires_at": _epoch(deleted_at + WINDOW_HISTORY),
+        }
+        writes: Item = {
+            "TransactItems": [
+                {"Put": {"TableName": self._table, "Item": grave}},
+                {"Delete": {"TableName": self._table, "Key": _key(f"POINT#{point.host}", sk)}},
+            ]
+        }
+        self._client.transact_write_items(**writes)
+
+    def buried(self, host: str) -> list[RestorePoint]:
+        return [_point(item) for item in self._query(f"GONE#{host}")]
+
+    def put_retained(self, host: str, retained: Retained | None) -> None:
+        change: Item = {"UpdateExpression": "REMOVE retained"}
+        if retained:
+            change = {
+                "UpdateExpression": "SET retained = :retained",
+                "ExpressionAttributeValues": {":retained": _doc(retained)},
+            }
+        with suppress(self._client.exceptions.ConditionalCheckFailedException):
+            self._client.update_item(
+                TableName=self._table,
+                Key=_key("HOST", host),
+                ConditionExpression="attribute_exists(pk)",
+                **change,
+            )
 
     def move_last_backup(self, host: str, last: LastBackup) -> bool:
         at = last.started_at.astimezone(UTC).isoformat(timespec="microseconds")
@@ -199,12 +269,12 @@ class DynamoStore:
         return {"TableName": self._table, "Item": item}
 
     def _host_update(self, host: Host) -> Item:
-        # Not a put: a host that is enrolled again keeps its last backup.
+        # Not a put: a host that is enrolled again keeps its last backup, and what retention knows of it.
         return {
             "TableName": self._table,
             "Key": _key("HOST", host.name),
             "UpdateExpression": "SET doc = :doc",
-            "ExpressionAttributeValues": {":doc": _doc(replace(host, last_backup=None))},
+            "ExpressionAttributeValues": {":doc": _doc(replace(host, last_backup=None, retained=None))},
         }
 
     def _transact(self, writes: list[Any], vault: Vault) -> Vault:

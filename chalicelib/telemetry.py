@@ -14,7 +14,11 @@ from chalicelib.commands import (
     Fact,
     HostKeyUnexpected,
     PointCounted,
+    PointDeleted,
+    PointDropped,
     PointFailed,
+    PointNotDeleted,
+    PointSpared,
     PointVolumeStays,
     RestoreFailed,
     RestoreReady,
@@ -90,24 +94,33 @@ class PowertoolsTelemetry:
                 self._measure(metrics.SNAPSHOT_FAILURES, 1)
                 if final:
                     self._measure(metrics.POINTS_GIVEN_UP, 1, host=point.host)
+            case PointDropped() | PointSpared() | PointDeleted() | PointNotDeleted():
+                self._retention(fact)
             case BudgetSpent(vault_id=vault_id, kind=kind):
                 self.event("budget_spent", vault_id=vault_id, kind=kind)
                 self._measure(metrics.BUDGETS_SPENT, 1)
+            case VolumeGrown() | VolumeNearlyFull() | VolumeGone():
+                self._volume(fact)
+            case Retired(host=host, volume_id=volume_id, deleting=deleting):
+                self.event("host_retired", host=host, volume_id=volume_id, deleting=deleting)
+            case RestoreReady() | RestoreFailed() | PointVolumeStays():
+                self._restore(fact)
+            case HostKeyUnexpected(expected=expected, seen=seen):
+                self.event("host_key_unexpected", expected=expected, seen=seen)
+                self._measure(metrics.UNEXPECTED_HOST_KEYS, 1)
+            case _:
+                assert_never(fact)
+
+    def _volume(self, fact: VolumeGrown | VolumeNearlyFull | VolumeGone) -> None:
+        match fact:
             case VolumeGrown(host=host, volume_id=volume_id, from_gib=before, to_gib=after):
                 self.event("volume_grown", host=host, volume_id=volume_id, from_gib=before, to_gib=after)
                 self._measure(metrics.VOLUMES_GROWN, 1, host=host)
             case VolumeNearlyFull(host=host, volume_id=volume_id, fill=fill):
                 self.event("volume_nearly_full", host=host, volume_id=volume_id, percent=round(100 * fill))
                 self._measure(metrics.VOLUMES_AT_LIMIT, 1, host=host)
-            case Retired(host=host, volume_id=volume_id, deleting=deleting):
-                self.event("host_retired", host=host, volume_id=volume_id, deleting=deleting)
             case VolumeGone(host=host, volume_id=volume_id, snapshot_id=snapshot_id):
                 self.event("volume_deleted", host=host, volume_id=volume_id, snapshot_id=snapshot_id)
-            case RestoreReady() | RestoreFailed() | PointVolumeStays():
-                self._restore(fact)
-            case HostKeyUnexpected(expected=expected, seen=seen):
-                self.event("host_key_unexpected", expected=expected, seen=seen)
-                self._measure(metrics.UNEXPECTED_HOST_KEYS, 1)
             case _:
                 assert_never(fact)
 
@@ -122,6 +135,23 @@ class PowertoolsTelemetry:
                 self._measure(metrics.RESTORES_FAILED, 1, host=run.host)
             case PointVolumeStays(volume=volume):
                 self.fault("restore_volume_stays", host=volume.host, volume_id=volume.volume_id, run_id=volume.run_id)
+            case _:
+                assert_never(fact)
+
+    def _retention(self, fact: PointDropped | PointSpared | PointDeleted | PointNotDeleted) -> None:
+        marks = fact.point.marks
+        about = {"host": fact.point.host, "snapshot_id": fact.point.snapshot_id, "made_at": fact.point.made_at}
+        match fact:
+            case PointDropped():
+                self.event("point_dropped", **about, why=marks.dropped_for)
+            case PointSpared(why=why):
+                self.event("point_spared", **about, why=why)
+            case PointDeleted():
+                self.event("point_deleted", **about, why=marks.dropped_for)
+                self._measure(metrics.POINTS_DELETED, 1)
+            case PointNotDeleted(aws_code=aws_code):
+                self.event("point_not_deleted", **about, aws_code=aws_code, error=marks.refused)
+                self._measure(metrics.DELETIONS_REFUSED, 1, host=fact.point.host)
             case _:
                 assert_never(fact)
 

@@ -35,7 +35,6 @@ class Alarm:
     """`name` is also its runbook's, and `first` the first of what that says to do.
 
     `metric`: one of ours, or the name of one of AWS/Lambda of `functions`.
-
     In alarm when `datapoints` (all, by default) of the last `periods` periods of `period` seconds are breaching.
     `resolved`: tell the topic when it is over. Several functions are added up, where a function that was not called
     counts as 0.

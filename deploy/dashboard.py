@@ -112,7 +112,11 @@ def _runs() -> Json:
 
 def _points() -> Json:
     labels = [_ours(metrics.RESTORE_POINTS, each) for each in ("complete", "incomplete")]
-    lines = [*labels, _ours(metrics.SNAPSHOT_FAILURES, label="snapshots that failed")]
+    lines = [
+        *labels,
+        _ours(metrics.SNAPSHOT_FAILURES, label="snapshots that failed"),
+        _ours(metrics.POINTS_DELETED, label="old ones deleted"),
+    ]
     return _graph("Restore points, a day", lines, stat="Sum", stacked=True)
 
 
@@ -133,6 +137,7 @@ def _faults() -> Json:
         _ours(metrics.WAKE_FAULTS, label="failed wakes"),
         _ours(metrics.WAKES_GIVEN_UP, label="wakes given up"),
         _ours(metrics.POINTS_GIVEN_UP, label="restore points given up"),
+        _ours(metrics.DELETIONS_REFUSED, label="deletions refused"),
         _ours(metrics.BUDGETS_SPENT, label="daily budgets spent"),
         _ours(metrics.UNEXPECTED_HOST_KEYS, label="unexpected host keys"),
     ]

@@ -35,6 +35,9 @@ _EVERY_FUNCTION: Json = {
     "NIGHTVAULT_WINDOW_HOURS": {"Ref": "WindowHours"},
     "NIGHTVAULT_RESTORE_HOURS": {"Ref": "RestoreHours"},
     "NIGHTVAULT_LINGER_SECONDS": {"Ref": "LingerSeconds"},
+    "NIGHTVAULT_KEEP_DAILY": {"Ref": "KeepDaily"},
+    "NIGHTVAULT_KEEP_WEEKLY": {"Ref": "KeepWeekly"},
+    "NIGHTVAULT_KEEP_MONTHLY": {"Ref": "KeepMonthly"},
 }
 _SOME_FUNCTIONS: dict[str, Json] = {
     "timeline_widget": {

@@ -23,6 +23,7 @@ UNSCOPED = {
     "cloudwatch:GetMetricStatistics": f"{_REFERENCE}/list_amazoncloudwatch.html",
     "ec2:DescribeInstances": _EC2_REFERENCE,
     "ec2:DescribeLaunchTemplates": _EC2_REFERENCE,
+    "ec2:DescribeLockedSnapshots": _EC2_REFERENCE,
     "ec2:DescribeSecurityGroups": _EC2_REFERENCE,
     "ec2:DescribeSnapshots": _EC2_REFERENCE,
     "ec2:DescribeSubnets": _EC2_REFERENCE,
@@ -109,9 +110,6 @@ _MACHINE = [
 
 _VOLUMES = [
     _allow("MakeVolume", ["ec2:CreateVolume"], _VOLUME, StringEquals=_BECOMES_OURS),
-    # From a restore point, for a restore: since 2025 that needs a right on the snapshot too, as AWS's own driver has
-    # it: https://github.com/kubernetes-sigs/aws-ebs-csi-driver/blob/master/docs/example-iam-policy.json
-    _allow("MakeVolumeFromOurs", ["ec2:CreateVolume"], _SNAPSHOT, StringEquals=_IS_OURS),
     _allow("AttachOurs", ["ec2:AttachVolume"], [_INSTANCE, _VOLUME], StringEquals=_IS_OURS),
     # EC2 gets a grant on the key for each volume that it attaches, and a start attaches them all: without it the
     # instance goes from pending back to stopped, with no error to the caller. Only EC2 may be given one, through EC2.
@@ -147,6 +145,10 @@ _RETIRED = [
     _allow("DeleteRetired", ["ec2:DeleteVolume"], _VOLUME, StringEquals=_IS_OURS),
 ]
 
+# A volume is made from a restore point by who begins a restore, hears the vault's report, or sees to what was missed.
+# Since 2025 that needs a right on the snapshot too, as AWS's own driver has it:
+# https://github.com/kubernetes-sigs/aws-ebs-csi-driver/blob/master/docs/example-iam-policy.json
+_FROM_POINT = _allow("MakeVolumeFromOurs", ["ec2:CreateVolume"], _SNAPSHOT, StringEquals=_IS_OURS)
 # What was made for a restore goes when that is over; of other volumes, this lets nobody detach or delete any.
 _RESTORED = [
     _allow("DetachFromOurs", ["ec2:DetachVolume"], _INSTANCE, StringEquals=_IS_OURS),
@@ -161,6 +163,19 @@ _RESTORED = [
 _SNAPSHOTS = [
     _allow("SnapshotOurs", ["ec2:CreateSnapshot"], _VOLUME, StringEquals=_IS_OURS),
     _allow("SnapshotTagged", ["ec2:CreateSnapshot"], _SNAPSHOT, StringEquals=_BECOMES_OURS),
+]
+
+# Retention deletes what our records name, after it has looked at the snapshot's own tags: chalicelib/retaining.py.
+# Whose host it was, IAM cannot be told; that it is this stack's it holds us to.
+_RETENTION = [
+    _allow("LookAtLocks", ["ec2:DescribeLockedSnapshots"], "*"),
+    _allow("DeleteOldPoints", ["ec2:DeleteSnapshot"], _SNAPSHOT, StringEquals=_IS_OURS),
+    _allow("BuryOldPoints", ["dynamodb:DeleteItem"], {"Fn::GetAtt": ["Table", "Arn"]}),
+]
+# An operator asks EBS itself to lock a restore point, for so many days.
+_LOCKS = [
+    _allow("LookAtLocks", ["ec2:DescribeLockedSnapshots"], "*"),
+    _allow("LockOurPoints", ["ec2:LockSnapshot", "ec2:UnlockSnapshot"], _SNAPSHOT, StringEquals=_IS_OURS),
 ]
 
 _GROUPS = [
@@ -242,9 +257,9 @@ _DOCTOR_AND_COST = [
 ]
 
 POLICIES: dict[str, list[Json]] = {
-    "api_handler": [*_WITH_GROUP, *_RESTORED],
-    "sweep": [*_WITH_GROUP, *_RETIRED],
-    "instance_changed": [*_WITHOUT_GROUP, *_RETIRED],
+    "api_handler": [*_WITH_GROUP, _FROM_POINT, *_RESTORED],
+    "sweep": [*_WITH_GROUP, _FROM_POINT, *_RETIRED, *_RETENTION],
+    "instance_changed": [*_WITHOUT_GROUP, _FROM_POINT, *_RETIRED],
     "bearer": [_table("GetItem"), _TABLE_KEY],
     # A snapshot's news can end a sealing, never begin a waking: it launches, attaches and makes nothing else.
     "snapshot_changed": [
@@ -272,6 +287,7 @@ POLICIES: dict[str, list[Json]] = {
     "operate": [
         *(each for each in _WITH_GROUP if each["Sid"] != "TellTheMachineWhereToAsk"),
         *_RETIRED,
+        *_LOCKS,
         *_DOCTOR_AND_COST,
     ],
     "timeline_widget": [_table("Query"), _TABLE_KEY],

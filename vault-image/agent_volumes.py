@@ -3,6 +3,7 @@
 import hashlib
 import os
 import re
+import struct
 import subprocess
 from collections.abc import Iterable, Iterator
 from contextlib import suppress
@@ -20,6 +21,8 @@ _OPTIONS = "nosuid,nodev,noexec,noatime"
 # nouuid: a restore point has its volume's UUID. Mounting replays the log of one taken in a crash.
 _READ_ONLY = "ro,nouuid,nosuid,nodev,noexec"
 _BLANK_BYTES = 1024 * 1024
+# Who changes disks and mounts where the agent may not; see nightvault-agent.service.
+_IN_MY_PLACE = os.environ.get("NIGHTVAULT_DISK_COMMAND", "").split()
 
 
 @dataclass(frozen=True)
@@ -141,7 +144,8 @@ class Volumes:
             return
         size = _size(device)
         if self._sizes.get(order.host) != size:
-            run("xfs_growfs", "-d", str(place))
+            if _blocks_fit(device, size):
+                run("xfs_growfs", "-d", str(place))
             self._sizes[order.host] = size
 
     def _own(self, root: Path, order: HostOrder | RestoreOrder) -> None:
@@ -207,6 +211,13 @@ def _make_ours(device: Path, name: str, *, blank_too: bool) -> None:
         )
 
 
+def _blocks_fit(device: Path, size_bytes: int) -> bool:
+    """Whether more blocks fit on a device than its XFS has. The superblock is "XFSB", their size, their number, …"""
+    with device.open("rb") as disk:
+        block_bytes, blocks = struct.unpack(">4xIQ", disk.read(16))
+    return bool(size_bytes // block_bytes > blocks)
+
+
 def _size(device: Path) -> int:
     descriptor = os.open(device, os.O_RDONLY)
     try:
@@ -216,7 +227,9 @@ def _size(device: Path) -> int:
 
 
 def run(*command: str) -> None:
-    subprocess.run(command, check=True, capture_output=True, text=True, timeout=300, stdin=subprocess.DEVNULL)
+    subprocess.run(
+        [*_IN_MY_PLACE, *command], check=True, capture_output=True, text=True, timeout=300, stdin=subprocess.DEVNULL
+    )
 
 
 def _said(error: Exception) -> str:

@@ -4,7 +4,7 @@
 
 EC2 allows 16 KiB of user data, which the program has outgrown. So the control plane has it (docs/protocol.md,
 "GET /program"), and user data says which one is right: whoever answers in the control plane's place, or breaks into
-it, cannot put another program on a vault. Runs as root, from `python3 -c`, on boots until one has succeeded.
+it, cannot put another program on a vault. Runs as root, on each boot until install.sh has switched cloud-init off.
 """
 
 import base64

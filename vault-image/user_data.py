@@ -20,8 +20,20 @@ from pathlib import Path
 _HERE = Path(__file__).resolve().parent
 # https://docs.aws.amazon.com/AWSEC2/latest/UserGuide/user-data.html: before base64.
 LIMIT_BYTES = 16384
+_BESIDE = ("systemd-run", "--no-block", "--unit=nightvault-first-boot", "--description=a vault's first boot")
 # What stays here, comes by user data, or is of rootless vaults alone.
 _NO_PART_OF_THE_PROGRAM = ("user_data.py", "first_boot.py", "gate_sftp.py")
+
+
+# Files of the image that others read: where they look for them.
+_CONFIGURATION = {
+    "apt.conf": "/etc/apt/apt.conf.d/99nightvault",
+    "resolved.conf": "/etc/systemd/resolved.conf.d/nightvault.conf",
+    "sshd-nightvault.conf": "/etc/systemd/system/ssh.service.d/nightvault.conf",
+    "systemd.conf": "/etc/systemd/system.conf.d/nightvault.conf",
+}
+# What install.sh sees to; of these Debian's EC2 image lacks rsync and xfsprogs.
+PACKAGES = ("openssh-server", "rsync", "unattended-upgrades", "xfsprogs")
 
 
 class TooLarge(Exception):
@@ -64,9 +76,12 @@ def files() -> dict[str, tuple[int, str]]:
         "/etc/nightvault/agent.json": (0o644, "{}\n"),
         "/etc/nightvault/sshd_config": (0o644, sshd_config()),
         "/opt/nightvault/install.sh": (0o755, (_HERE / "install.sh").read_text()),
-        "/etc/systemd/system/nightvault-agent.service": (0o644, (_HERE / "nightvault-agent.service").read_text()),
-        "/etc/systemd/system/ssh.service.d/nightvault.conf": (0o644, (_HERE / "sshd-nightvault.conf").read_text()),
     }
+    for name, place in _CONFIGURATION.items():
+        found[place] = (0o644, (_HERE / name).read_text())
+    for unit in sorted(_HERE.glob("*nightvault*.*")):
+        if unit.suffix in (".service", ".timer", ".mount"):
+            found[f"/etc/systemd/system/{unit.name}"] = (0o644, unit.read_text())
     for path in sorted(_HERE.glob("*.py")):
         if path.name not in _NO_PART_OF_THE_PROGRAM:
             mode = 0o755 if path.name in ("agent.py", "gate.py") else 0o644
@@ -99,7 +114,15 @@ def cloud_config() -> str:
             "disable_root": True,
             "ssh_pwauth": False,
             "ssh_genkeytypes": ["ed25519"],
-            "runcmd": [["python3", "-c", first_boot, digest]],
+            # As early as can be: a command of its own, which starts beside what is left of cloud-init. (systemd-run
+            # expands $; first_boot.py has none.)
+            "bootcmd": [[*_BESIDE, "python3", "-c", first_boot, digest]],
+            # All that a vault needs of cloud-init beside its network: the rest of its modules only take time. Lists in
+            # user data take the place of the image's own (cloudinit/helpers.py, ConfigMerger), and come in time for
+            # all of these stages. Debian's image grows its root disk without cloud-init.
+            "cloud_init_modules": ["bootcmd", "ssh"],
+            "cloud_config_modules": [],
+            "cloud_final_modules": [],
         },
         indent=1,
     )

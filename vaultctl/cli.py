@@ -10,7 +10,7 @@ import typer
 
 from vaultctl import __version__
 from vaultctl.client import Invoke, Operate
-from vaultctl.commands import care, hosts, nights, verifying, waking
+from vaultctl.commands import care, hosts, keeping, nights, verifying, waking
 from vaultctl.failures import epilog
 from vaultctl.screen import Screen
 from vaultctl.session import Session
@@ -85,5 +85,5 @@ def _on_aws(function: str, profile: str | None, region: str | None) -> Invoke:
     return invoke
 
 
-for theme in (hosts, nights, waking, care, verifying):
+for theme in (hosts, keeping, nights, waking, care, verifying):
     theme.add_to(app)

@@ -71,6 +71,36 @@ class Point(Struct, frozen=True, kw_only=True):
     started_at: datetime | None = None
     made_at: datetime | None = None
     volume_gib: int | None = None
+    fit: bool | None = None
+    held_at: datetime | None = None
+    locked_until: datetime | None = None
+    dropped_at: datetime | None = None
+    dropped_for: str = ""
+    deleted_at: datetime | None = None
+
+
+class Numbers(Struct, frozen=True, kw_only=True):
+    daily: int
+    weekly: int
+    monthly: int
+
+
+class Verdict(Struct, frozen=True, kw_only=True):
+    point: Point
+    keep: bool
+    why: list[str]
+    refused: str = ""
+
+
+class Retention(Struct, frozen=True, kw_only=True):
+    """An answer to `retention`."""
+
+    host: str
+    retention: Numbers
+    own: bool
+    verdicts: list[Verdict]
+    kept_since: datetime | None = None
+    deleted: list[Point] = msgspec.field(default_factory=list)
 
 
 class Window(Struct, frozen=True, kw_only=True):

@@ -7,7 +7,7 @@ from typing import Any
 
 from msgspec import Struct, field
 
-from chalicelib.model import InstanceState, Phase, PointState, Policy, RestorePoint, Vault
+from chalicelib.model import Host, InstanceState, Phase, PointState, Policy, RestorePoint, Vault
 from chalicelib.operators.estate import Estate
 from chalicelib.ports import RESTORE
 
@@ -16,6 +16,7 @@ SSH_PORT = 22
 SWEEP_SILENCE = timedelta(minutes=35)
 SKEW_WARNING_SECONDS, SKEW_WRONG_SECONDS = 5, 60
 NEARLY = 0.8  # of a quota
+DELETED_WITHIN = timedelta(days=2)  # after retention has decided so; years of history take a day
 
 
 class Check(Struct, frozen=True, kw_only=True):
@@ -83,6 +84,7 @@ class Facts(Struct, frozen=True, kw_only=True):
     vaults: tuple[Vault, ...]
     points: tuple[RestorePoint, ...]
     estate: Estate
+    hosts: tuple[Host, ...] = ()
     quotas: tuple[Quota, ...] = ()
     subscriptions: tuple[Subscription, ...] = ()
     recovery: bool = True
@@ -278,7 +280,8 @@ def _points(facts: Facts) -> Iterator[Finding]:
     listed = {point.snapshot_id for point in facts.points}
     coming = {i for vault in facts.vaults for i in vault.pending_points}
     for point in facts.points:
-        if point.snapshot_id and point.state is PointState.COMPLETED and point.snapshot_id not in there:
+        expected = point.snapshot_id and point.state is PointState.COMPLETED and not point.marks.dropped_at
+        if expected and point.snapshot_id not in there:
             yield Finding(
                 level="wrong",
                 what=f"host {point.host}'s restore point {point.snapshot_id} is listed, and EC2 has no such snapshot",
@@ -293,6 +296,37 @@ def _points(facts: Facts) -> Iterator[Finding]:
                 what=f"snapshot {shot.snapshot_id} of host {shot.host or 'nobody'} carries our tag; no record names it",
                 remedy=f"if you want nothing from it: aws ec2 delete-snapshot --snapshot-id {shot.snapshot_id}",
                 resource=shot.snapshot_id,
+            )
+
+
+def _retention(facts: Facts) -> Iterator[Finding]:
+    for point in facts.points:
+        marks = point.marks
+        named = f"restore point {point.snapshot_id} of host {point.host}"
+        if marks.refusals:
+            times = "once" if marks.refusals == 1 else f"{marks.refusals} times"
+            yield Finding(
+                level="warning",
+                what=f"{named} is needed no more, and AWS refused {times} to delete it: {marks.refused}",
+                remedy="an image or a copy that uses it must go first; it is asked again, at least daily."
+                f" To keep it for good: `vaultctl lock {point.snapshot_id}`",
+                resource=point.snapshot_id,
+            )
+        elif marks.dropped_at and facts.now - marks.dropped_at > DELETED_WITHIN:
+            yield Finding(
+                level="wrong",
+                what=f"{named} was to be deleted on {marks.dropped_at:%Y-%m-%d}, and is still there",
+                remedy="look for `retention_failed` in the log group of the stack's Sweep function",
+                resource=point.snapshot_id,
+            )
+    for host in facts.hosts:
+        if host.kept_since:
+            yield Finding(
+                level="warning",
+                what=f"every restore point of {host.name} made up to {host.kept_since:%Y-%m-%dT%H:%M:%SZ} is kept, and"
+                " costs, until somebody says otherwise",
+                remedy=f"once all is well: `vaultctl retention {host.name} --release`",
+                resource=host.name,
             )
 
 
@@ -401,6 +435,7 @@ CHECKS: dict[str, tuple[Callable[[Facts], Iterator[Finding]], str]] = {
     "templates": (_templates, "vaults are of the newest launch template"),
     "volumes": (_volumes, "every host has its volume, and every volume its host"),
     "points": (_points, "every restore point has its snapshot, and every snapshot its restore point"),
+    "retention": (_retention, "what retention needs no more is deleted, and no host's history is held"),
     "encryption": (_encryption, "volumes and snapshots are encrypted"),
     "public": (_public, "no snapshot is shared with the world"),
     "ingress": (_ingress, "only hosts with a live run are let in"),

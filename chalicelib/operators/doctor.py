@@ -86,7 +86,8 @@ def gather(wired: Wiring, clients: Clients) -> Facts:
         raise errors.CloudRefused("DescribeInstances", error["Code"], error.get("Message", "")) from refused
     except BotoCoreError as refused:
         raise errors.CloudRefused("DescribeInstances", type(refused).__name__, str(refused)) from refused
-    hosts = {host.name for host in wired.store.hosts()} | {shot.host for shot in estate.shots if shot.host}
+    hosts = wired.store.hosts()
+    names = {host.name for host in hosts} | {shot.host for shot in estate.shots if shot.host}
     looking = _Look()
     ask = looking.part
     return Facts(
@@ -95,8 +96,9 @@ def gather(wired: Wiring, clients: Clients) -> Facts:
         table=settings.table,
         policy=settings.policy,
         vaults=vaults,
-        points=tuple(point for host in sorted(hosts) for point in wired.store.points(host)),
+        points=tuple(point for name in sorted(names) for point in wired.store.points(name)),
         estate=estate,
+        hosts=tuple(hosts),
         quotas=ask("quotas", lambda: _quotas(clients, vaults, estate), ()),
         subscriptions=ask("alerts", lambda: _subscriptions(clients.sns, settings.topic_arn), ()),
         recovery=ask("recovery", lambda: _recovery(clients.dynamodb, settings.table), True),

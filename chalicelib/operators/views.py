@@ -46,7 +46,10 @@ class RunView(Struct, frozen=True, kw_only=True):
 
 
 class PointView(Struct, frozen=True, kw_only=True):
-    """POINT. `snapshot_id` null: not made yet. `volume_gib` null: made by a version that did not record it."""
+    """POINT. `snapshot_id` null: not made yet. `volume_gib` null: made by a version that did not record it.
+
+    `fit`: passed its last drill, or not; null: never drilled. `dropped_at`: retention needs it no more.
+    """
 
     snapshot_id: str | None
     host: str
@@ -58,6 +61,13 @@ class PointView(Struct, frozen=True, kw_only=True):
     outcome: Outcome
     state: PointState
     volume_gib: int | None
+    fit: bool | None = None
+    drilled_at: datetime | None = None
+    held_at: datetime | None = None
+    locked_until: datetime | None = None
+    dropped_at: datetime | None = None
+    dropped_for: str = ""
+    deleted_at: datetime | None = None
 
 
 class WindowView(Struct, frozen=True, kw_only=True):
@@ -144,6 +154,13 @@ def point_view(point: RestorePoint) -> PointView:
         outcome=point.outcome,
         state=point.state,
         volume_gib=point.volume_gib,
+        fit=point.marks.fit,
+        drilled_at=point.marks.drilled_at,
+        held_at=point.marks.held_at,
+        locked_until=point.marks.locked_until,
+        dropped_at=point.marks.dropped_at,
+        dropped_for=point.marks.dropped_for,
+        deleted_at=point.marks.deleted_at,
     )
 
 

@@ -481,6 +481,47 @@ def test_a_failed_snapshot_is_found_no_more_and_said_to_have_failed(bed: Bed) ->
     assert bed.cloud.find_snapshots("w-1") == {}
 
 
+def test_a_snapshot_is_deleted_and_that_may_be_repeated(bed: Bed) -> None:
+    volume_id = bed.cloud.make_volume("vault-1", "C", SLOT)
+    snapshot_id = wait_until(lambda: _try(lambda: bed.cloud.snapshot(point(volume_id))))
+    bed.until(lambda: bed.cloud.snapshot_states([snapshot_id]) == {snapshot_id: PointState.COMPLETED})
+    for _ in range(2):
+        bed.cloud.delete_snapshot(snapshot_id, "C")
+        assert bed.cloud.snapshot_states([snapshot_id]) == {}
+
+
+def tagged_snapshot(aws: Bed, **tags: str) -> str:
+    """A snapshot with these tags and no others."""
+    volume_id = aws.cloud.make_volume("vault-1", "C", SLOT)
+    described = {"VolumeIds": [volume_id]}
+    wait_until(lambda: aws.ec2.describe_volumes(**described)["Volumes"][0]["State"] == "available")
+    named = [{"Key": f"nightvault:{key}", "Value": value} for key, value in tags.items()]
+    made = {"VolumeId": volume_id, "TagSpecifications": [{"ResourceType": "snapshot", "Tags": named}]}
+    made = made if named else {"VolumeId": volume_id}
+    snapshot_id: str = aws.ec2.create_snapshot(**made)["SnapshotId"]
+    wait_until(lambda: aws.cloud.snapshot_states([snapshot_id]) == {snapshot_id: PointState.COMPLETED})
+    return snapshot_id
+
+
+@pytest.mark.parametrize("tags", [{}, {"host": "C"}, {"host": "C", "stack": "another"}, {"host": "H", "stack": ""}])
+def test_a_snapshot_whose_tags_say_anything_else_is_not_deleted(aws: Bed, tags: dict[str, str]) -> None:
+    tags = {key: value or aws.name for key, value in tags.items()}
+    snapshot_id = tagged_snapshot(aws, **tags)
+    with pytest.raises(CloudRefused, match="NotOurs"):
+        aws.cloud.delete_snapshot(snapshot_id, "C")
+    assert aws.cloud.snapshot_states([snapshot_id])
+
+
+@pytest.mark.parametrize("mode", ["governance", "compliance"])
+def test_a_snapshot_that_ebs_has_locked_is_known_and_not_deleted(aws: Bed, mode: str) -> None:
+    snapshot_id = tagged_snapshot(aws, host="C", stack=aws.name)
+    assert snapshot_id not in aws.cloud.locked_snapshots()
+    aws.ec2.lock_snapshot(SnapshotId=snapshot_id, LockMode=mode, LockDuration=3)
+    assert snapshot_id in aws.cloud.locked_snapshots()
+    with pytest.raises(CloudRefused, match="DeleteSnapshot"):
+        aws.cloud.delete_snapshot(snapshot_id, "C")
+
+
 def test_a_snapshot_that_is_not_there_has_no_state(bed: Bed) -> None:
     assert bed.cloud.snapshot_states(["snap-0123456789abcdef0"]) == {}
 
@@ -581,6 +622,8 @@ CALLS: dict[str, Callable[[Cloud], object]] = {
     "find_snapshots": lambda cloud: cloud.find_snapshots("w"),
     "snapshot": lambda cloud: cloud.snapshot(point("vol-1")),
     "snapshot_states": lambda cloud: cloud.snapshot_states(["snap-1"]),
+    "delete_snapshot": lambda cloud: cloud.delete_snapshot("snap-1", "C"),
+    "locked_snapshots": lambda cloud: cloud.locked_snapshots(),
 }
 
 

@@ -19,7 +19,20 @@ from msgspec.structs import fields, replace
 
 from chalicelib import model
 from chalicelib.errors import CodeRefused
-from chalicelib.model import Code, Host, Kind, LastBackup, Outcome, Phase, RestorePoint, Slot, Vault, Window
+from chalicelib.model import (
+    Code,
+    Host,
+    Kind,
+    LastBackup,
+    Marks,
+    Outcome,
+    Phase,
+    RestorePoint,
+    Retained,
+    Slot,
+    Vault,
+    Window,
+)
 from chalicelib.ports import Conflict, Store
 from chalicelib.store import DynamoStore
 from tests.contract.conftest import make_table
@@ -355,6 +368,54 @@ def test_restore_points_come_oldest_first_and_a_repeat_replaces(store: Store) ->
     assert store.points("C") == [point("C", 1), settled]
 
 
+def test_marks_are_written_over_the_version_that_was_read(store: Store) -> None:
+    store.put_point(point("C", 1))
+    (read,) = store.points("C")
+    assert store.mark(read, Marks(fit=True))
+    assert not store.mark(read, Marks(held_at=NOW)), "somebody else has marked it since"
+    (again,) = store.points("C")
+    assert again.marks == Marks(version=1, fit=True)
+    assert store.mark(again, replace(again.marks, held_at=NOW))
+    assert store.points("C")[0].marks == Marks(version=2, fit=True, held_at=NOW)
+
+
+def test_a_record_that_is_written_again_keeps_its_marks(store: Store) -> None:
+    store.put_point(point("C", 1))
+    assert store.mark(point("C", 1), Marks(held_at=NOW))
+    settled = replace(point("C", 1), state=model.PointState.COMPLETED)
+    store.put_point(settled)
+    assert store.points("C") == [replace(settled, marks=Marks(version=1, held_at=NOW))]
+
+
+def test_a_buried_point_leaves_with_its_marks_and_is_marked_no_more(store: Store) -> None:
+    for minutes in (1, 2):
+        store.put_point(point("C", minutes))
+    gone = replace(point("C", 1), marks=Marks(version=1, dropped_for="thinned", deleted_at=NOW))
+    for _ in range(2):
+        store.bury(gone)
+        assert store.points("C") == [point("C", 2)]
+        assert store.buried("C") == [gone]
+    assert not store.mark(gone, Marks())
+    assert store.buried("H") == []
+
+
+def test_when_a_host_was_retained_is_kept_beside_its_record(store: Store) -> None:
+    enrolled(store)
+    retained = Retained(at=NOW, next_at=NOW + timedelta(days=1))
+    store.put_retained("C", retained)
+    store.put_retained("nobody", retained)
+    host = store.host("C")
+    assert host
+    assert host.retained == retained
+    assert [each.name for each in store.hosts()] == ["C"]
+    vault = store.vault(host.vault_id)
+    assert vault
+    store.save(vault, host=replace(host, retained=None, every_seconds=1))
+    assert store.host("C") == replace(host, every_seconds=1)
+    store.put_retained("C", None)
+    assert store.host("C") == replace(host, every_seconds=1, retained=None)
+
+
 # --- only on DynamoDB -----------------------------------------------------------------------------------
 
 
@@ -371,6 +432,17 @@ def test_windows_expire_after_400_days_and_codes_when_they_do(dynamodb: "DynamoD
     assert "expires_at" not in _item(dynamodb, "VAULT", "vault-1")
     expiry = dynamodb.describe_time_to_live(TableName="table")["TimeToLiveDescription"]
     assert expiry == {"TimeToLiveStatus": "ENABLED", "AttributeName": "expires_at"}
+
+
+def test_what_is_known_of_a_deleted_point_expires_after_400_days(
+    dynamodb: "DynamoDBClient", dynamo: DynamoStore
+) -> None:
+    dynamo.put_point(point("C", 1))
+    dynamo.bury(replace(point("C", 1), marks=Marks(deleted_at=NOW)))
+    (stored,) = dynamodb.query(
+        TableName="table", KeyConditionExpression="pk = :pk", ExpressionAttributeValues={":pk": {"S": "GONE#C"}}
+    )["Items"]
+    assert int(stored["expires_at"]["N"]) == (NOW + timedelta(days=400)).timestamp()
 
 
 def test_no_secret_is_stored(dynamodb: "DynamoDBClient", dynamo: DynamoStore) -> None:

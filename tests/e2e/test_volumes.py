@@ -1,6 +1,7 @@
-"""A volume's life, for real: filled by its host, enlarged in its sleep, grown when it wakes, deleted when retired."""
+"""A volume's life, for real: full, enlarged in its sleep, grown when it wakes, deleted when its host is retired."""
 
-import random
+import os
+import subprocess
 from pathlib import Path
 from typing import Any
 
@@ -10,6 +11,7 @@ from tests.demo.trees import MIB, Tree
 from tests.e2e.nights import POLICY, back_up, host
 from tests.localcloud.cloud import LocalCloud
 from tests.localcloud.machine import may_root
+from tests.localcloud.machines import Machines
 
 GIB = 1024 * MIB
 NEARLY_ALL = 800 * MIB  # of a volume of 1 GiB, whose filesystem keeps some for itself
@@ -17,14 +19,24 @@ NEARLY_ALL = 800 * MIB  # of a volume of 1 GiB, whose filesystem keeps some for 
 
 def _make(to: Path) -> None:
     to.mkdir(parents=True)
-    noise = random.Random(3)  # noqa: S311 (content, not a secret)
-    with (to / "big").open("wb") as file:  # no zeroes: those would be holes on the vault
-        for _ in range(NEARLY_ALL // MIB):
-            file.write(noise.randbytes(MIB))
+    (to / "file").write_text("what there is")
 
 
 def _change(to: Path) -> None:
-    (to / "small").write_text("a day's work")
+    (to / "file").write_text("a day's work")
+
+
+def fill(cloud: LocalCloud, volume_id: str, folder: Path) -> None:
+    """Nearly all of a volume that is at rest is taken, as if by years of pushes: blocks that nobody has to write."""
+    (instance_id,) = cloud.instances()
+    assert isinstance(cloud.hypervisor, Machines)
+    folder.mkdir()
+    subprocess.run(["mount", "-t", "xfs", cloud.hypervisor.disks.devices(instance_id) / volume_id, folder], check=True)
+    try:
+        with (folder / "years").open("wb") as file:
+            os.posix_fallocate(file.fileno(), 0, NEARLY_ALL)
+    finally:
+        subprocess.run(["umount", folder], check=True)
 
 
 def shown(cloud: LocalCloud, name: str) -> dict[str, Any]:
@@ -45,8 +57,12 @@ def disks(cloud: LocalCloud, name: str) -> list[int]:
 def test_a_full_volume_grows_and_a_retired_hosts_goes(tmp_path: Path) -> None:
     if not may_root():
         pytest.skip("needs root, namespaces and loop devices")
-    tree = Tree("nearly all of a volume", _make, _change)
+    tree = Tree("next to nothing", _make, _change)
     with LocalCloud(tmp_path / "cloud", policy=POLICY) as cloud, host(cloud, "C", tmp_path, tree, keep="mirror") as c:
+        back_up(cloud, c)
+        assert c.exit_code == 0, c.output
+        fill(cloud, shown(cloud, "C")["volume_id"], tmp_path / "volume")
+        cloud.clock.advance(seconds=86400)
         back_up(cloud, c)
         assert c.exit_code == 0, c.output
         cloud.wait_until(lambda: disks(cloud, "C") == [2], 10, what=f"its volume is enlarged: {shown(cloud, 'C')}")
@@ -63,10 +79,10 @@ def test_a_full_volume_grows_and_a_retired_hosts_goes(tmp_path: Path) -> None:
         assert disks(cloud, "C") == [2], "once was enough"
 
         answer = cloud.operate("retire", host="C", delete_volume=True)
-        assert answer["kept"]["restore_points"] == 2
+        assert answer["kept"]["restore_points"] == 3
         assert answer["deleted"] == {"volume_id": after["volume_id"]}
         cloud.wait_until(lambda: disks(cloud, "C") == [], 30, what="its volume is deleted")
-        assert len(cloud.snapshots()) == 2, "what it held stays"
+        assert len(cloud.snapshots()) == 3, "what it held stays"
         c.run("backup")
         cloud.wait_until(c.poll, 30, what="C is turned away")
         assert c.exit_code != 0

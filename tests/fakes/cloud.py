@@ -35,6 +35,9 @@ class FakeCloud:
         self.deleted: set[str] = set()
         self.written: Counter[str] = Counter()  # pushes to each volume
         self.holds: dict[str, str] = {}  # the run that was committed last on each
+        self.locked: set[str] = set()  # by EBS itself
+        self.undeletable: set[str] = set()
+        self.deleted_snapshots: dict[str, Snapshot] = {}
         self.enlarging_is_too_soon: set[str] = set()
         self.point_volumes: dict[str, PointDisk] = {}  # made from restore points, by volume id
         self.of_point: dict[str, str] = {}  # the snapshot that each was made from
@@ -258,6 +261,20 @@ class FakeCloud:
         self._done()
         return snapshot_id
 
+    def delete_snapshot(self, snapshot_id: str, host: str) -> None:
+        self._call(f"delete_snapshot {snapshot_id}")
+        if snapshot_id in self.undeletable:
+            raise CloudRefused("DeleteSnapshot", "InvalidSnapshot.InUse", f"{snapshot_id} is in use")
+        snapshot = self.snapshots.get(snapshot_id)
+        assert snapshot is None or snapshot.point.host == host
+        assert snapshot_id not in self.locked
+        if snapshot:
+            self.deleted_snapshots[snapshot_id] = self.snapshots.pop(snapshot_id)
+        self._done()
+
+    def locked_snapshots(self) -> frozenset[str]:
+        return frozenset(self.locked)
+
     def snapshot_states(self, snapshot_ids: Iterable[str]) -> dict[str, PointState]:
         return {i: self.snapshots[i].state for i in snapshot_ids if i in self.snapshots}
 
@@ -266,6 +283,6 @@ class FakeCloud:
             raise CloudRefused("DescribeSnapshots", "RequestLimitExceeded", "slow down")
         return {i: snapshot.state for i, snapshot in self.snapshots.items() if snapshot.point.host == host}
 
-    def delete_snapshot(self, snapshot_id: str) -> None:
-        """By retention, or by somebody's hand."""
+    def lose_snapshot(self, snapshot_id: str) -> None:
+        """By somebody's hand."""
         del self.snapshots[snapshot_id]

@@ -4,7 +4,7 @@ from datetime import datetime
 
 from chalicelib.control import Control
 from chalicelib.enrolment import Enrolment
-from chalicelib.model import Code, Host, LastBackup, Policy, RestorePoint, Vault, Window
+from chalicelib.model import Code, Host, LastBackup, Marks, Policy, RestorePoint, Retained, Vault, Window
 from tests.fakes.clock import FakeClock
 from tests.fakes.cloud import FakeCloud, Killed
 from tests.fakes.store import MemoryStore
@@ -46,6 +46,19 @@ class MortalStore(MemoryStore):
 
     def put_point(self, point: RestorePoint) -> None:
         super().put_point(point)
+        self._fate.effect()
+
+    def mark(self, point: RestorePoint, marks: Marks) -> bool:
+        marked = super().mark(point, marks)
+        self._fate.effect()
+        return marked
+
+    def bury(self, point: RestorePoint) -> None:
+        super().bury(point)
+        self._fate.effect()
+
+    def put_retained(self, host: str, retained: Retained | None) -> None:
+        super().put_retained(host, retained)
         self._fate.effect()
 
     def move_last_backup(self, host: str, last: LastBackup) -> bool:

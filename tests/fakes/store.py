@@ -1,12 +1,13 @@
 """ports.Store in memory, with DynamoDB's promises: conditional writes, all or nothing."""
 
+from collections.abc import Iterable
 from datetime import datetime
 from threading import Lock
 
 from msgspec.structs import replace
 
 from chalicelib.errors import CodeRefused
-from chalicelib.model import Code, Host, LastBackup, RestorePoint, Vault, Window
+from chalicelib.model import Code, Host, LastBackup, Marks, RestorePoint, Retained, Vault, Window
 from chalicelib.ports import Conflict
 
 
@@ -18,6 +19,7 @@ class MemoryStore:
         self._codes: dict[str, Code] = {}
         self._windows: dict[str, dict[str, Window]] = {}
         self._points: dict[tuple[str, str], RestorePoint] = {}
+        self._graves: dict[tuple[str, str], RestorePoint] = {}
 
     def vault(self, vault_id: str) -> Vault | None:
         return self._vaults.get(vault_id)
@@ -34,7 +36,8 @@ class MemoryStore:
 
     def _put_host(self, host: Host) -> None:
         known = self._hosts.get(host.name)
-        self._hosts[host.name] = replace(host, last_backup=known.last_backup if known else None)
+        last, retained = (known.last_backup, known.retained) if known else (None, None)
+        self._hosts[host.name] = replace(host, last_backup=last, retained=retained)
 
     def _save(self, vault: Vault, archive: Window | None) -> Vault:
         current = self._vaults.get(vault.vault_id)
@@ -70,11 +73,34 @@ class MemoryStore:
             return saved
 
     def put_point(self, point: RestorePoint) -> None:
-        self._points[(point.host, str(point.snapshot_id))] = point
+        with self._lock:
+            known = self._points.get(_place(point))
+            self._points[_place(point)] = replace(point, marks=known.marks if known else Marks())
 
     def points(self, host: str) -> list[RestorePoint]:
-        mine = [point for (owner, _), point in self._points.items() if owner == host]
-        return sorted(mine, key=lambda point: (str(point.made_at), str(point.snapshot_id)))
+        return _oldest_first(point for (owner, _), point in self._points.items() if owner == host)
+
+    def mark(self, point: RestorePoint, marks: Marks) -> bool:
+        with self._lock:
+            known = self._points.get(_place(point))
+            if known is None or known.marks.version != point.marks.version:
+                return False
+            self._points[_place(point)] = replace(known, marks=replace(marks, version=known.marks.version + 1))
+            return True
+
+    def bury(self, point: RestorePoint) -> None:
+        assert point.marks.deleted_at
+        with self._lock:
+            self._graves[_place(point)] = point
+            self._points.pop(_place(point), None)
+
+    def buried(self, host: str) -> list[RestorePoint]:
+        return _oldest_first(point for (owner, _), point in self._graves.items() if owner == host)
+
+    def put_retained(self, host: str, retained: Retained | None) -> None:
+        with self._lock:
+            if host in self._hosts:
+                self._hosts[host] = replace(self._hosts[host], retained=retained)
 
     def move_last_backup(self, host: str, last: LastBackup) -> bool:
         with self._lock:
@@ -88,3 +114,11 @@ class MemoryStore:
         archived = self._windows.get(vault_id, {})
         newest_first = [archived[key] for key in sorted(archived, reverse=True)]
         return [window for window in newest_first if since is None or window.opened_at >= since][:limit]
+
+
+def _place(point: RestorePoint) -> tuple[str, str]:
+    return point.host, str(point.snapshot_id)
+
+
+def _oldest_first(points: Iterable[RestorePoint]) -> list[RestorePoint]:
+    return sorted(points, key=lambda point: (str(point.made_at), str(point.snapshot_id)))

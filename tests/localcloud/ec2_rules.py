@@ -11,6 +11,7 @@ from datetime import datetime, timedelta
 from typing import Any
 
 from .interposer import Refused, tags_of
+from .locks import may_delete_snapshot
 
 # Volumes, network interfaces and NVMe instance store share 28 attachments on most Nitro types:
 # https://docs.aws.amazon.com/AWSEC2/latest/UserGuide/volume_limits.html
@@ -42,6 +43,8 @@ def check(operation: str, parameters: Parameters, backend: Any, ever_ran: set[st
             may_create_volume(parameters, backend)
         case "CreateSnapshot":
             may_snapshot(parameters, backend)
+        case "DeleteSnapshot":
+            may_delete_snapshot(parameters, backend, now)
         case "StartInstances":
             for each in instances(parameters, backend):
                 may_start(each)

@@ -7,7 +7,7 @@ test does here: `transfer`, `commit`, `hang_up`.
 import threading
 import uuid
 from collections.abc import Callable
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 from .hypervisor import Guest
@@ -34,6 +34,8 @@ class FakeVault(NoMachines):
     def __init__(self) -> None:
         self.url = ""
         self.disks: dict[str, _Disk] = {}
+        self.torn: list[str] = []  # volumes of restores that were detached while an agent had them mounted
+        self._frozen: dict[str, _Disk] = {}
         self._agents: dict[str, _Agent] = {}
         self._tokens: dict[str, tuple[str, str]] = {}  # root disks: instance id -> token, host key
         self._lock = threading.RLock()
@@ -64,6 +66,14 @@ class FakeVault(NoMachines):
         """A machine runs that has the host's volume mounted."""
         return any(agent.mounted(host) for agent in self._live_agents())
 
+    def restores_from(self, host: str) -> str | None:
+        """What a pull of the host would get: the run committed on the mounted restore's volume, else on its own."""
+        for agent in self._live_agents():
+            for volume_id in (agent.restores.get(host), agent.volume_of(host)):
+                if volume_id and self.disks[volume_id].attached_to == agent.guest.instance_id:
+                    return self.disks[volume_id].committed
+        return None
+
     # the hypervisor's part
 
     def boot(self, guest: Guest, on_exit: Callable[[], None]) -> None:
@@ -87,8 +97,15 @@ class FakeVault(NoMachines):
                 if disk.attached_to == instance_id:
                     disk.attached_to = None
 
-    def create_volume(self, volume_id: str, size_gib: int, snapshot_id: str | None) -> None:  # noqa: ARG002
-        self.disks[volume_id] = _Disk(size_gib)
+    def create_volume(self, volume_id: str, size_gib: int, snapshot_id: str | None) -> None:
+        content = self._frozen[snapshot_id] if snapshot_id else _Disk(size_gib)
+        self.disks[volume_id] = replace(content, size_gib=size_gib, attached_to=None)
+
+    def snapshot(self, snapshot_id: str, volume_id: str) -> None:
+        self._frozen[snapshot_id] = replace(self.disks[volume_id])
+
+    def delete_snapshot(self, snapshot_id: str) -> None:
+        self._frozen.pop(snapshot_id, None)
 
     def delete_volume(self, volume_id: str) -> None:
         self.disks.pop(volume_id, None)
@@ -104,6 +121,8 @@ class FakeVault(NoMachines):
     def detach(self, instance_id: str, volume_id: str) -> None:
         self.disks[volume_id].attached_to = None
         if agent := self._agents.get(instance_id):
+            if agent.alive and volume_id in agent.restores.values():
+                self.torn.append(volume_id)
             agent.poke()
 
     def close(self) -> None:
@@ -147,6 +166,7 @@ class _Agent:
     on_exit: Callable[[], None]
     orders: dict[str, Any] = field(default_factory=lambda: {"hosts": [], "report_every_seconds": 1})
     transfers: dict[str, int] = field(default_factory=dict)
+    restores: dict[str, str] = field(default_factory=dict)  # what is mounted of restore points, by host
     alive: bool = True
 
     def __post_init__(self) -> None:
@@ -224,15 +244,30 @@ class _Agent:
                 if (run_id := self._disk_value(each["volume_id"]))
             ],
         }
+        body["restores"] = self._mount_restores()
         reply = call(self.vault.url, "POST", "/report", token=token, body=body)
         if reply.status == 200:
-            before = self.orders["hosts"]
+            before = [self.orders.get(name) for name in ("hosts", "restores")]
             self.orders = reply.document
-            if self.orders["hosts"] != before:
+            self._mount_restores()
+            if [self.orders[name] for name in ("hosts", "restores")] != before:
                 with self._news:
                     self._changed = True
             return not self.orders["power_off"]
         return reply.status != 409
+
+    def _mount_restores(self) -> list[dict[str, Any]]:
+        """Mounts what is ordered and attached, lets go of the rest, and says what there is."""
+        seen = [
+            {"host": each["host"], "volume_id": each["volume_id"], "state": self._state(each["volume_id"])}
+            for each in self.orders.get("restores", ())
+        ]
+        self.restores = {each["host"]: each["volume_id"] for each in seen if each["state"] == "mounted"}
+        return seen
+
+    def _state(self, volume_id: str) -> str:
+        disk = self.vault.disks.get(volume_id)
+        return "mounted" if disk and disk.attached_to == self.guest.instance_id else "absent"
 
     def _mounts(self) -> list[dict[str, Any]]:
         return [self._mount(each["host"], each["volume_id"]) for each in self.orders["hosts"]]

@@ -23,8 +23,14 @@ class FakeHost:
             raise RuntimeError(f"{name} may not enrol: {reply.status} {reply.document}")
         return cls(url, name, reply.document["token"], source)
 
-    def start(self, run_id: str, kind: str = "backup") -> Reply:
-        return self._call("POST", "/start", {"run_id": run_id, "kind": kind})
+    def start(self, run_id: str, kind: str = "backup", point: str | None = None) -> Reply:
+        named = {"point": point} if point else {}
+        return self._call("POST", "/start", {"run_id": run_id, "kind": kind, **named})
+
+    def points(self) -> list[dict[str, Any]]:
+        """Its restore points, newest first."""
+        listed: list[dict[str, Any]] = self._call("GET", "/points").document["points"]
+        return listed
 
     def status(self, run_id: str | None = None) -> Reply:
         return self._call("GET", f"/status?run_id={run_id}" if run_id else "/status")

@@ -22,6 +22,7 @@ from .events import EventBus
 from .faults import Faults
 from .hypervisor import Guest, Hypervisor
 from .interposer import Answer, Forward, Refused, plain_client
+from .locks import describe_locked, lock_snapshot, unlock_snapshot
 from .timeline import Timeline
 
 _CODES = {"pending": 0, "running": 16, "shutting-down": 32, "terminated": 48, "stopping": 64, "stopped": 80}
@@ -104,6 +105,8 @@ class SlowEc2:
             if parameters.get("DryRun"):
                 return forward()
             check(operation, parameters, self.backend, self._ever_ran, self._clock.now())
+            if operation in ("LockSnapshot", "UnlockSnapshot", "DescribeLockedSnapshots"):
+                return self._lock(operation, parameters)
             handler = self._handlers.get(operation)
             if handler is None:
                 return forward()
@@ -230,6 +233,7 @@ class SlowEc2:
     def _detach_volume(self, parameters: dict[str, Any], _: Forward) -> "_Begun":
         volume = self.backend.volumes[parameters["VolumeId"]]
         attachment = volume.attachment
+        begun = attachment.status == "detaching"
         attachment.status = "detaching"
 
         def detached() -> None:
@@ -238,7 +242,8 @@ class SlowEc2:
                 if volume.attachment is attachment:
                     self.backend.detach_volume(volume.id, attachment.instance.id, attachment.device)
 
-        self._timeline.after(self._delays.detach, f"detach {volume.id}", detached)
+        if not begun:
+            self._timeline.after(self._delays.detach, f"detach {volume.id}", detached)
         return {
             "VolumeId": volume.id,
             "InstanceId": attachment.instance.id,
@@ -272,6 +277,11 @@ class SlowEc2:
 
     def _delete_snapshot(self, parameters: dict[str, Any], forward: Forward) -> "_Begun":
         return forward(), lambda: self._hypervisor.delete_snapshot(parameters["SnapshotId"])
+
+    def _lock(self, operation: str, parameters: dict[str, Any]) -> Answer:
+        calls = {"LockSnapshot": lock_snapshot, "UnlockSnapshot": unlock_snapshot}
+        call = calls.get(operation, describe_locked)
+        return {**call(parameters, self.backend, self._clock.now()), **_metadata()}
 
     _handlers: Mapping[str, Callable[["SlowEc2", dict[str, Any], Forward], "_Begun"]] = {
         "RunInstances": _run_instances,

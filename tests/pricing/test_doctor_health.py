@@ -1,17 +1,19 @@
 """doctor: a healthy stack is called healthy, and what it calls wrong when a single fact is. One stack for all of it."""
 
 from collections.abc import Iterator
-from datetime import timedelta
+from datetime import UTC, datetime, timedelta
 from typing import Any
 
 import pytest
 from msgspec.structs import replace
 
 from chalicelib.errors import CloudRefused
-from chalicelib.model import Outcome, PointState, RestorePoint
-from chalicelib.operators.checks import CHECKS
+from chalicelib.model import Marks, Outcome, PointState, RestorePoint
+from chalicelib.operators.checks import CHECKS, diagnose
 from chalicelib.operators.doctor import GP3_TIB, SNAPSHOTS, VCPUS, doctor
 from tests.pricing.lived import Lived, found
+
+NOW = datetime(2026, 11, 24, 9, 0, tzinfo=UTC)
 
 
 @pytest.fixture(scope="module", name="_stack")
@@ -142,3 +144,38 @@ def test_without_ec2_there_is_no_answer_but_the_reason(shared: Lived) -> None:
     shared.faults.refuse("DescribeInstances", "UnauthorizedOperation")
     with pytest.raises(CloudRefused, match="UnauthorizedOperation"):
         doctor(shared.wiring, clients=shared.clients)
+
+
+@pytest.mark.parametrize(
+    ("marks", "level", "says"),
+    [
+        (
+            Marks(dropped_at=NOW, refusals=1, refused="DeleteSnapshot: InvalidSnapshot.InUse: in use"),
+            "warning",
+            "in use",
+        ),
+        (Marks(dropped_at=NOW - timedelta(days=3)), "wrong", "still there"),
+    ],
+)
+def test_what_retention_could_not_delete_is_said(shared: Lived, marks: Marks, level: str, says: str) -> None:
+    seen = replace(shared.facts(), now=NOW)
+    (point, *others) = seen.points
+    seen = replace(seen, points=(replace(point, marks=marks), *others))
+    checks = {check.name: check for check, _ in diagnose(seen)}
+    assert (checks["retention"].level, checks["retention"].resource) == (level, point.snapshot_id)
+    assert says in checks["retention"].what
+
+
+def test_what_is_about_to_be_deleted_is_no_finding_and_nothing_that_is_missed(shared: Lived) -> None:
+    seen = shared.facts()
+    (point, *others) = seen.points
+    going = replace(point, marks=Marks(dropped_at=seen.now - timedelta(hours=1)))
+    shots = tuple(each for each in seen.estate.shots if each.snapshot_id != point.snapshot_id)
+    seen = replace(seen, points=(going, *others), estate=replace(seen.estate, shots=shots))
+    assert found(seen) == {}
+
+
+def test_a_history_that_is_held_is_said_until_it_is_released(shared: Lived) -> None:
+    seen = shared.facts()
+    held = tuple(replace(host, kept_since=seen.now) if host.name == "h0" else host for host in seen.hosts)
+    assert found(replace(seen, hosts=held)) == {"retention": ("warning", "h0")}

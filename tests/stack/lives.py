@@ -316,3 +316,31 @@ def estate_needs_mending(cloud: StackCloud) -> None:
         group = ec2.describe_security_groups(Filters=mine)["SecurityGroups"][0]["GroupId"]
         ec2.authorize_security_group_ingress(GroupId=group, IpPermissions=[_ssh_from(ELSEWHERE)])
     cloud.clock.advance(seconds=3600)
+
+
+def points_grow_old(cloud: StackCloud, host: FakeHost) -> None:
+    """More nights than the host is to keep; an operator locks one by EBS, which stays until it is unlocked."""
+    for _ in range(5):
+        seals(cloud, host, "sweep")
+    points = cloud.operate("restore_points", host=host.name)["restore_points"]
+    oldest = [each["snapshot_id"] for each in points if each["complete"]][-1]
+    cloud.operate("lock", point=oldest, days=30)
+    cloud.operate("retention", host=host.name, daily=1, weekly=0, monthly=0)
+    for _ in range(2):
+        quiet_look(cloud)
+    before = cloud.operate("retention", host=host.name)
+    assert len(before["deleted"]) >= 1, before
+    assert oldest in {each["point"]["snapshot_id"] for each in before["verdicts"]}
+    cloud.operate("unlock", point=oldest)
+    for _ in range(2):
+        quiet_look(cloud)
+    after = cloud.operate("retention", host=host.name)
+    assert oldest in {each["snapshot_id"] for each in after["deleted"]}
+    assert oldest not in {each["SnapshotId"] for each in cloud.snapshots()}
+
+
+def quiet_look(cloud: StackCloud) -> None:
+    """The sweep at the next quarter of an hour, when it looks at hosts too."""
+    now = cloud.clock.now()
+    cloud.clock.advance(seconds=900 - (now.minute % 15 * 60 + now.second) + 1)
+    cloud.sweep()

@@ -67,6 +67,7 @@ def needs(service: str, operation: str, parameters: Parameters, place: Place) ->
 _EC2_UNSCOPED = {
     "DescribeInstances",
     "DescribeLaunchTemplates",
+    "DescribeLockedSnapshots",
     "DescribeSecurityGroups",
     "DescribeSnapshots",
     "DescribeSubnets",
@@ -78,14 +79,17 @@ _EC2_SCOPED: dict[str, dict[str, str]] = {
     "AttachVolume": {"instance": "InstanceId", "volume": "VolumeId"},
     "AuthorizeSecurityGroupIngress": {"security-group": "GroupId"},
     "CreateSnapshot": {"volume": "VolumeId"},
+    "DeleteSnapshot": {"snapshot": "SnapshotId"},
     "DeleteVolume": {"volume": "VolumeId"},
     "DescribeSnapshotAttribute": {"snapshot": "SnapshotId"},
     "DetachVolume": {"instance": "InstanceId", "volume": "VolumeId"},
+    "LockSnapshot": {"snapshot": "SnapshotId"},
     "ModifyVolume": {"volume": "VolumeId"},
     "RevokeSecurityGroupIngress": {"security-group": "GroupId"},
     "StartInstances": {"instance": "InstanceIds"},
     "StopInstances": {"instance": "InstanceIds"},
     "TerminateInstances": {"instance": "InstanceIds"},
+    "UnlockSnapshot": {"snapshot": "SnapshotId"},
 }
 # What is made, of which types, by which no id is known yet.
 _EC2_MADE: dict[str, tuple[str, ...]] = {

@@ -494,7 +494,7 @@ class Life(RuleBasedStateMachine):
         spared |= {h.last_backup.snapshot_id for h in self.world.store.hosts() if h.last_backup}
         older = [i for i in cloud.snapshots if i not in spared and not (kept and i in points.in_use([vault]))]
         if older:
-            cloud.delete_snapshot(data.draw(st.sampled_from(older)))
+            cloud.lose_snapshot(data.draw(st.sampled_from(older)))
 
     @precondition(lambda self: self.runs)
     @rule(data=st.data())

@@ -186,7 +186,7 @@ def test_points_that_are_none_of_this_host(world: World) -> None:
     for wrong in (others, pending, "snap-999"):
         with pytest.raises(UnknownPoint, match=wrong):
             restore(world, wrong)
-    world.cloud.delete_snapshot(mine)
+    world.cloud.lose_snapshot(mine)
     with pytest.raises(UnknownPoint):
         restore(world, mine)
     with pytest.raises(NothingToRestore):
@@ -211,7 +211,7 @@ def test_the_list_of_points_is_what_ec2_still_has_newest_first(world: World) -> 
     assert [p.point_id for p in world.control.points("C").points] == [first], "it is about to be deleted"
     with pytest.raises(UnknownPoint):
         restore(world, second, R4)
-    world.cloud.delete_snapshot(first)
+    world.cloud.lose_snapshot(first)
     assert world.control.points("C").points == []
     assert world.control.points("H").points == []
 
@@ -309,7 +309,7 @@ def test_there_is_room_for_two_beside_twenty_four_hosts() -> None:
 def test_a_point_that_is_deleted_meanwhile_fails_the_run_and_nothing_else(world: World) -> None:
     first, _ = two_nights(world)
     real = world.cloud.host_snapshots("C")
-    world.cloud.delete_snapshot(first)
+    world.cloud.lose_snapshot(first)
     world.cloud.host_snapshots = lambda host: real  # type: ignore[method-assign]  # noqa: ARG005
     world.start("H", R4)
     document = restore(world, first)

@@ -5,9 +5,10 @@ from typing import Any
 
 import msgspec
 
-from chalicelib.model import Kind, LastBackup, Outcome, Phase, PointState, Stats
+from chalicelib.model import Kind, LastBackup, Outcome, Phase, PointState, Retention, Stats
 from chalicelib.operators.changes import Kept, RetireAnswer
 from chalicelib.operators.checks import Check
+from chalicelib.operators.keeping import RetentionAnswer, VerdictView
 from chalicelib.operators.views import HostView, PointView, RunView, VaultView, WindowView
 
 NOW = datetime(2026, 11, 24, 19, 0, tzinfo=UTC)
@@ -200,6 +201,41 @@ CHECKS = [
 ]
 
 
+def _verdict(days_ago: int, keep: bool, *why: str, refused: str = "", **more: Any) -> VerdictView:
+    facts: dict[str, Any] = {
+        "snapshot_id": f"snap-{days_ago:017x}",
+        "host": "C",
+        "window_id": "w",
+        "run_id": "r",
+        "started_at": NIGHT - timedelta(days=days_ago),
+        "made_at": NIGHT - timedelta(days=days_ago) + timedelta(minutes=7),
+        "complete": True,
+        "outcome": Outcome.COMPLETE,
+        "state": PointState.COMPLETED,
+        "volume_gib": 20,
+    }
+    return VerdictView(point=PointView(**{**facts, **more}), keep=keep, why=list(why), refused=refused)
+
+
+RETENTION = RetentionAnswer(
+    host="C",
+    retention=Retention(daily=3, weekly=2, monthly=2),
+    own=True,
+    kept_since=None,
+    verdicts=[
+        _verdict(0, True, "unfinished", complete=False, outcome=Outcome.CUT),
+        _verdict(1, True, "daily", "weekly", "monthly", "newest", fit=True),
+        _verdict(2, True, "daily", "newest"),
+        _verdict(3, True, "daily", "newest", fit=False),
+        _verdict(4, False, "thinned"),
+        _verdict(5, False, "superseded", complete=False, outcome=Outcome.CUT, dropped_at=NOW),
+        _verdict(9, False, "thinned", dropped_at=NOW, refused="DeleteSnapshot: InvalidSnapshot.InUse: used by ami-1"),
+        _verdict(40, True, "locked", held_at=NOW),
+    ],
+    deleted=[],
+)
+
+
 def answers() -> dict[str, Any]:
     """By action, as `operate` gives them."""
     made: dict[str, Any] = {
@@ -214,6 +250,7 @@ def answers() -> dict[str, Any]:
             kept=Kept(volume_id="vol-0l0123456789abcde", volume_gib=20, restore_points=4, stored_bytes=GIB),
             deleted=None,
         ),
+        "retention": RETENTION,
         "doctor": {"checks": CHECKS},
         "invite": {
             "host": "C",

@@ -20,6 +20,7 @@ COMMANDS = {
     "windows": ["windows"],
     "vaults": ["vaults"],
     "wake": ["wake", "vault-1", "--for", "30m"],
+    "retention": ["retention", "C"],
     "doctor": ["doctor"],
     "enroll": ["enroll", "C"],
 }

@@ -1,15 +1,17 @@
 """A stack under watch: the control plane on fakes, telling what it tells through Powertools, a minute at a time."""
 
 from collections.abc import Callable
+from datetime import timedelta
 
 import pytest
 
 from chalicelib.commands import Report
 from chalicelib.control import Control
 from chalicelib.enrolment import Enrolment
-from chalicelib.model import Mount, Policy
+from chalicelib.model import Mount, Outcome, PointState, Policy, RestorePoint
 from chalicelib.telemetry import PowertoolsTelemetry
 from deploy.alarms import alarms
+from tests.fakes.cloud import Snapshot
 from tests.fakes.world import World
 from tests.watch.cloudwatch import Metrics, Watch, key, resolve
 
@@ -88,6 +90,26 @@ class Watched:
         world.arrive()
         left = 86400 - (world.clock.now() - began).total_seconds()
         self.minutes(int(left) // 60)
+
+    def old_point(self, host: str, snapshot_id: str) -> None:
+        """A restore point of an hour ago, of a run that was cut."""
+        made_at = self.world.clock.now() - timedelta(hours=1)
+        slot = self.world.vault.hosts[host]
+        point = RestorePoint(
+            host=host,
+            vault_id="vault-1",
+            window_id="w",
+            volume_id=slot.volume_id or "",
+            run_id="r",
+            run_started_at=made_at,
+            outcome=Outcome.CUT,
+            complete=False,
+            snapshot_id=snapshot_id,
+            state=PointState.COMPLETED,
+            made_at=made_at,
+        )
+        self.world.store.put_point(point)
+        self.world.cloud.snapshots[snapshot_id] = Snapshot(snapshot_id, point, PointState.COMPLETED)
 
     @property
     def raised(self) -> set[str]:

@@ -137,7 +137,7 @@ def restores(stack: Watched) -> None:
     world.boot()
     real = world.cloud.host_snapshots
     states = real("C")
-    world.cloud.delete_snapshot(older)
+    world.cloud.lose_snapshot(older)
     world.cloud.host_snapshots = lambda host: states  # type: ignore[method-assign]  # noqa: ARG005
     world.start("C", R(42), Kind.RESTORE, point_id=older)
     world.cloud.host_snapshots = real  # type: ignore[method-assign]
@@ -150,6 +150,9 @@ def everything_happens(stack: Watched) -> None:
     """Nights in which each metric is sent, with each value of its dimension that is drawn."""
     world = stack.world
     world.enrol("C", "H", "O", "L")
+    for name in ("snap-gone", "snap-kept"):  # of nights before, not complete: they go when C's next one counts
+        stack.old_point("C", name)
+    world.cloud.undeletable.add("snap-kept")
     stack.night(0, "C")
     restores(stack)
     opened(stack, "C", "H", "O", "L", first=50)

@@ -1,0 +1,206 @@
+"""Actions about what is kept: a host's retention, and locks on single restore points. docs/retention.md explains it."""
+
+from collections.abc import Callable
+from datetime import datetime
+from typing import Annotated, Any, Literal
+
+import msgspec
+from botocore.exceptions import BotoCoreError, ClientError
+from msgspec import Struct
+from msgspec.structs import replace
+
+from chalicelib import errors
+from chalicelib.commands import HostChanged
+from chalicelib.control import Amendment
+from chalicelib.model import Host, Marks, PointState, RestorePoint, Retention
+from chalicelib.operators.action import Action
+from chalicelib.operators.clients import Clients
+from chalicelib.operators.hosts import known_host
+from chalicelib.operators.views import PointView, point_view
+from chalicelib.retaining import spared, verdicts
+from chalicelib.retention import Verdict
+from chalicelib.wiring import Wiring
+
+Places = Annotated[int, msgspec.Meta(ge=0, le=1000)]
+# https://docs.aws.amazon.com/AWSEC2/latest/APIReference/API_LockSnapshot.html
+LockDays = Annotated[int, msgspec.Meta(ge=1, le=36500)]
+CoolOff = Annotated[int, msgspec.Meta(ge=0, le=72)]
+TRIES = 5  # of marking a point that others mark too
+
+
+class VerdictView(Struct, frozen=True, kw_only=True):
+    """VERDICT. `why`: every reason to keep the point, or the one to drop it."""
+
+    point: PointView
+    keep: bool
+    why: list[str]
+    refused: str
+
+
+class RetentionAnswer(Struct, frozen=True, kw_only=True):
+    """`own`: the numbers are the host's, not the stack's. `deleted`: newest first."""
+
+    host: str
+    retention: Retention
+    own: bool
+    kept_since: datetime | None
+    verdicts: list[VerdictView]
+    deleted: list[PointView]
+
+
+class HostRetention(Action, tag="retention"):
+    """What is kept of a host, point by point; with numbers, changed. `dry_run`: as it would be, and nothing changes.
+
+    `default`: the stack's numbers again. `hold`: keep every point made up to now until that is ended (False).
+    """
+
+    host: str
+    daily: Places | None = None
+    weekly: Places | None = None
+    monthly: Places | None = None
+    default: bool = False
+    hold: bool | None = None
+    dry_run: bool = False
+
+    def answer(self, wired: Wiring) -> RetentionAnswer:
+        """Raises UnknownHost, BadRequest, CloudRefused."""
+        host = known_host(wired, self.host)
+        changes = self._changes(host, wired)
+        if changes and not self.dry_run:
+            wired.control.apply(host.vault_id, HostChanged(host=host.name), Amendment(host.name, **changes))
+            wired.store.put_retained(host.name, None)  # the next look is due
+            wired.telemetry.event("retention_changed", host=host.name, **{k: str(v) for k, v in changes.items()})
+        host = replace(host, **changes)
+        found = verdicts(wired.control, host, wired.clock.now())
+        return RetentionAnswer(
+            host=host.name,
+            retention=host.retention or wired.control.policy.retention,
+            own=host.retention is not None,
+            kept_since=host.kept_since,
+            verdicts=[_verdict_view(each) for each in found],
+            deleted=[point_view(point) for point in wired.store.buried(host.name)[::-1]],
+        )
+
+    def _changes(self, host: Host, wired: Wiring) -> dict[str, object]:
+        asked = {"daily": self.daily, "weekly": self.weekly, "monthly": self.monthly}
+        given = {tier: number for tier, number in asked.items() if number is not None}
+        if self.default and given:
+            raise errors.BadRequest("default: means the stack's numbers; leave out daily, weekly and monthly")
+        changes: dict[str, object] = {}
+        if given:
+            changes["retention"] = replace(host.retention or wired.control.policy.retention, **given)
+        elif self.default:
+            changes["retention"] = None
+        if self.hold is not None:
+            changes["kept_since"] = wired.clock.now() if self.hold else None
+        return changes
+
+
+def _verdict_view(verdict: Verdict) -> VerdictView:
+    marks = verdict.point.marks
+    return VerdictView(
+        point=point_view(verdict.point), keep=verdict.keep, why=[str(why) for why in verdict.why], refused=marks.refused
+    )
+
+
+# --- single restore points --------------------------------------------------------------------------------
+
+
+class LockAnswer(Struct, frozen=True, kw_only=True):
+    point: PointView
+
+
+class Lock(Action, tag="lock"):
+    """Keep a restore point: until `unlock`, or with `days` for so long and by EBS's own lock too.
+
+    In compliance mode nobody can unlock it once `cool_off_hours` are over; 0: at once.
+    """
+
+    point: str
+    days: LockDays | None = None
+    mode: Literal["governance", "compliance"] = "governance"
+    cool_off_hours: CoolOff | None = None
+
+    def answer(self, wired: Wiring) -> LockAnswer:
+        """Raises BadRequest that names the field, CloudRefused, LostRace."""
+        if self.cool_off_hours is not None and self.mode != "compliance":
+            raise errors.BadRequest("cool_off_hours: only a lock in compliance mode has one")
+        if self.days is None and self.mode != "governance":
+            raise errors.BadRequest("days: a lock in compliance mode needs them")
+        point = _known_point(wired, self.point)
+        _is_there(wired, point)
+        until = self._lock_by_ebs(wired) if self.days is not None else None
+        now = wired.clock.now()
+
+        def locked(marks: Marks) -> Marks:
+            if until:
+                return replace(spared(marks), locked_until=until, lock_mode=self.mode)
+            return replace(spared(marks), held_at=marks.held_at or now)
+
+        marked = _mark(wired, point, locked)
+        _is_there(wired, marked)  # retention may have been deleting it this very moment
+        mode = self.mode if until else "hold"
+        wired.telemetry.event("point_locked", host=point.host, snapshot_id=point.snapshot_id, mode=mode, until=until)
+        return LockAnswer(point=point_view(marked))
+
+    def _lock_by_ebs(self, wired: Wiring) -> datetime:
+        more = {}
+        if self.mode == "compliance" and self.cool_off_hours != 0:
+            # Without one it is final at once; a day lets a mistake be undone.
+            more = {"CoolOffPeriod": self.cool_off_hours or 24}
+        answer = _call(
+            wired, "lock_snapshot", SnapshotId=self.point, LockMode=self.mode, LockDuration=self.days, **more
+        )
+        until: datetime = answer["LockExpiresOn"]
+        return until
+
+
+class Unlock(Action, tag="unlock"):
+    """End an operator's hold on a restore point, and EBS's lock where EBS lets us. Retention decides about it again."""
+
+    point: str
+
+    def answer(self, wired: Wiring) -> LockAnswer:
+        """Raises BadRequest, CloudRefused (a lock in compliance mode, after its cooling-off), LostRace."""
+        point = _known_point(wired, self.point)
+        if self.point in wired.control.cloud.locked_snapshots():
+            _call(wired, "unlock_snapshot", SnapshotId=self.point)
+        marked = _mark(wired, point, lambda marks: replace(marks, held_at=None, locked_until=None, lock_mode=""))
+        wired.store.put_retained(point.host, None)
+        wired.telemetry.event("point_unlocked", host=point.host, snapshot_id=point.snapshot_id)
+        return LockAnswer(point=point_view(marked))
+
+
+def _known_point(wired: Wiring, snapshot_id: str) -> RestorePoint:
+    for host in wired.store.hosts():
+        for point in wired.store.points(host.name):
+            if point.snapshot_id == snapshot_id and point.state is PointState.COMPLETED:
+                return point
+    raise errors.BadRequest(f"point: there is no completed restore point {snapshot_id[:40]!r}; see `restore_points`")
+
+
+def _is_there(wired: Wiring, point: RestorePoint) -> None:
+    snapshot_id = str(point.snapshot_id)
+    if snapshot_id not in wired.control.cloud.snapshot_states([snapshot_id]):
+        raise errors.BadRequest(f"point: EC2 has no snapshot {snapshot_id} any more")
+
+
+def _mark(wired: Wiring, point: RestorePoint, change: Callable[[Marks], Marks]) -> RestorePoint:
+    """The point with its new marks. Raises LostRace, BadRequest if it is gone."""
+    for _ in range(TRIES):
+        if wired.store.mark(point, change(point.marks)):
+            return _known_point(wired, str(point.snapshot_id))
+        point = _known_point(wired, str(point.snapshot_id))
+    raise errors.LostRace(f"{point.snapshot_id} is being marked by too many at once; try again")
+
+
+def _call(wired: Wiring, method: str, **parameters: object) -> dict[str, Any]:
+    call = "".join(word.title() for word in method.split("_"))
+    try:
+        answer: dict[str, Any] = getattr(Clients(wired).ec2, method)(**parameters)
+    except ClientError as error:
+        said = error.response["Error"]
+        raise errors.CloudRefused(call, said["Code"], said.get("Message", "")) from error
+    except BotoCoreError as error:
+        raise errors.CloudRefused(call, type(error).__name__, str(error)) from error
+    return answer

@@ -1,0 +1,235 @@
+"""Retention as the control plane applies it: what goes is written down, and deleted a look later; nothing is lost on
+the way, whoever dies, refuses or interferes."""
+
+from datetime import UTC, datetime, timedelta
+
+import pytest
+from msgspec.structs import replace
+
+from chalicelib.commands import PointDeleted, PointDropped, PointNotDeleted, PointSpared
+from chalicelib.model import Outcome, PointState, Policy, RestorePoint
+from chalicelib.retaining import DAY, MOST_CALLS
+from tests.fakes.cloud import Killed, Snapshot
+from tests.fakes.mortal import MortalWorld
+from tests.fakes.world import World
+
+FEW = Policy(keep_daily=2, keep_weekly=0, keep_monthly=0)
+QUARTER = 900
+
+
+def history(world: World, nights: int, **how: object) -> list[RestorePoint]:
+    """Restore points of C, one a night up to last night, as if they had been made."""
+    made = []
+    for number in range(nights):
+        made_at = world.clock.now() - timedelta(days=nights - number)
+        point = RestorePoint(
+            host="C",
+            vault_id="vault-1",
+            window_id=f"w-{number}",
+            volume_id="vol-C",
+            run_id=f"r-{number}",
+            run_started_at=made_at,
+            outcome=Outcome.COMPLETE,
+            complete=True,
+            snapshot_id=f"snap-old-{number}",
+            state=PointState.COMPLETED,
+            made_at=made_at,
+        )
+        point = replace(point, **how)
+        world.store.put_point(point)
+        world.cloud.snapshots[f"snap-old-{number}"] = Snapshot(f"snap-old-{number}", point, PointState.COMPLETED)
+        made.append(point)
+    return made
+
+
+def a_world(policy: Policy = FEW) -> World:
+    world = World(policy)
+    world.enrol("C")
+    return world
+
+
+def look(world: World, times: int = 1) -> None:
+    """The sweep's quiet looks: the quarters of the hour."""
+    for _ in range(times):
+        at = world.clock.instant
+        world.clock.instant = at + timedelta(seconds=QUARTER - (at.minute % 15 * 60 + at.second))
+        world.control.sweep()
+
+
+def there(world: World) -> set[str]:
+    return {str(point.snapshot_id) for point in world.store.points("C")}
+
+
+def facts(world: World, kind: type[PointDropped | PointSpared | PointDeleted | PointNotDeleted]) -> list[str]:
+    return [str(fact.point.snapshot_id) for fact in world.told.facts if isinstance(fact, kind)]
+
+
+def test_it_is_written_down_first_and_deleted_a_look_later() -> None:
+    world = a_world()
+    history(world, 5)
+    look(world)
+    assert facts(world, PointDropped) == ["snap-old-1", "snap-old-0"]
+    assert not world.cloud.deleted_snapshots
+    assert {p.marks.dropped_for for p in world.store.points("C") if p.marks.dropped_at} == {"thinned"}
+    look(world)
+    assert set(world.cloud.deleted_snapshots) == {"snap-old-0", "snap-old-1"} == set(facts(world, PointDeleted))
+    assert there(world) == {"snap-old-2", "snap-old-3", "snap-old-4"}
+    graves = world.store.buried("C")
+    assert [(p.snapshot_id, p.marks.dropped_for) for p in graves] == [
+        ("snap-old-0", "thinned"),
+        ("snap-old-1", "thinned"),
+    ]
+    assert all(p.marks.deleted_at == world.clock.now() for p in graves)
+
+
+def test_it_looks_once_a_day_and_after_each_new_backup() -> None:
+    world = a_world()
+    history(world, 5)
+    look(world, 3)
+    asked = len(world.cloud.calls)
+    history(world, 4, snapshot_id="snap-unseen")  # nothing says that there is something new
+    look(world, 10)
+    assert len(world.cloud.calls) == asked
+    world.clock.advance(DAY.total_seconds())
+    look(world)
+    retained = world.store.host("C")
+    assert retained
+    assert retained.retained
+    assert retained.retained.at == world.clock.now()
+
+
+def test_a_night_brings_it_on_by_itself() -> None:
+    world = a_world()
+    run_ids = [f"00000000-0000-4000-8000-{number:012}" for number in range(6)]
+    for run_id in run_ids:
+        world.start("C", run_id)
+        world.boot()
+        world.commit("C", run_id)
+        world.finish("C", run_id)
+        world.arrive()
+        look(world, 2)
+        world.clock.advance(DAY.total_seconds() - 4 * 3600)
+    assert len(world.cloud.snapshots) == 3
+    assert len(world.store.buried("C")) == 3
+
+
+def test_whoever_needs_it_in_between_has_it_spared() -> None:
+    world = a_world()
+    history(world, 6)
+    look(world)
+    points = {str(p.snapshot_id): p for p in world.store.points("C")}
+    world.store.mark(points["snap-old-0"], replace(points["snap-old-0"].marks, held_at=world.clock.now()))
+    world.cloud.locked.add("snap-old-1")
+    look(world)
+    assert set(world.cloud.deleted_snapshots) == {"snap-old-2"}
+    assert set(facts(world, PointSpared)) == {"snap-old-0", "snap-old-1"}
+    assert all(p.marks.dropped_at is None for p in world.store.points("C"))
+
+
+def test_a_hold_of_the_host_spares_all_up_to_then() -> None:
+    world = a_world()
+    history(world, 6)
+    look(world)
+    host = world.store.host("C")
+    assert host
+    world.store.save(world.vault, host=replace(host, kept_since=world.clock.now()))
+    look(world, 3)
+    assert not world.cloud.deleted_snapshots
+    assert len(facts(world, PointSpared)) == 3
+
+
+def test_what_aws_refuses_is_told_retried_and_never_forgotten() -> None:
+    world = a_world()
+    history(world, 4)
+    world.cloud.undeletable.add("snap-old-0")
+    look(world, 60)
+    tries = len(facts(world, PointNotDeleted))
+    assert 4 <= tries <= 8, "it is asked again, at growing intervals"
+    (alert,) = [subject for subject, _ in world.told.alerts]
+    assert alert == "nightvault: an old restore point of C cannot be deleted"
+    (left,) = [p for p in world.store.points("C") if p.marks.dropped_at]
+    assert left.marks.refusals == tries
+    assert "InvalidSnapshot.InUse" in left.marks.refused
+    world.cloud.undeletable.clear()
+    world.clock.advance(DAY.total_seconds())
+    look(world)
+    assert there(world) == {"snap-old-1", "snap-old-2", "snap-old-3"}
+
+
+def test_a_snapshot_that_is_gone_already_is_fine() -> None:
+    world = a_world()
+    history(world, 4)
+    del world.cloud.snapshots["snap-old-0"]
+    look(world, 2)
+    assert "snap-old-0" not in there(world)
+    assert [p.snapshot_id for p in world.store.buried("C")] == ["snap-old-0"]
+
+
+def test_years_of_history_go_a_few_at_a_time() -> None:
+    world = a_world()
+    history(world, 3 + 2 * MOST_CALLS + 5)
+    look(world)
+    for expected in (MOST_CALLS, 2 * MOST_CALLS, 2 * MOST_CALLS + 5):
+        look(world)
+        assert len(world.cloud.deleted_snapshots) == expected
+
+
+def test_a_host_that_fails_keeps_no_other_from_its_turn(monkeypatch: pytest.MonkeyPatch) -> None:
+    world = a_world()
+    world.enrol("A")
+    history(world, 4)
+    points = world.store.points
+    monkeypatch.setattr(world.store, "points", lambda host: points(host) if host == "C" else 1 / 0)
+    with pytest.raises(ExceptionGroup):
+        look(world)
+    assert facts(world, PointDropped) == ["snap-old-0"]
+    assert [name for name, _ in world.told.faults] == ["retention_failed"]
+
+
+def test_a_retired_host_keeps_its_history() -> None:
+    world = a_world()
+    history(world, 3)
+    host = world.store.host("C")
+    assert host
+    world.store.save(world.vault, host=replace(host, retired_at=world.clock.now()))
+    world.clock.advance(400 * DAY.total_seconds())
+    look(world, 4)
+    assert len(there(world)) == 3
+
+
+def test_a_clock_that_was_ahead_does_not_put_it_to_sleep() -> None:
+    world = a_world()
+    history(world, 3)
+    now = world.clock.instant
+    world.clock.instant = datetime(2031, 1, 1, tzinfo=UTC)
+    look(world)
+    world.clock.instant = now
+    history(world, 9)
+    look(world, 2)
+    assert len(world.cloud.deleted_snapshots) == 6
+
+
+@pytest.mark.parametrize("dies_after", range(1, 12))
+def test_killed_at_any_step_it_ends_the_same(dies_after: int) -> None:
+    world = MortalWorld(FEW)
+    world.enrol("C")
+    history(world, 6)
+    world.fate.effects = 0
+    world.fate.dies_after = dies_after
+    for _ in range(4):
+        try:
+            look(world)
+        except Killed:
+            continue
+    assert there(world) == {"snap-old-3", "snap-old-4", "snap-old-5"} == set(world.cloud.snapshots)
+    assert [p.snapshot_id for p in world.store.buried("C")] == ["snap-old-0", "snap-old-1", "snap-old-2"]
+
+
+@pytest.mark.parametrize("refused", range(1, 4))
+def test_whichever_call_is_refused_it_ends_the_same(refused: int) -> None:
+    world = a_world()
+    history(world, 6)
+    look(world)
+    world.cloud.refuse_calls = {len(world.cloud.calls) + refused}
+    look(world, 4)
+    assert there(world) == {"snap-old-3", "snap-old-4", "snap-old-5"} == set(world.cloud.snapshots)

@@ -1,0 +1,163 @@
+"""What is kept: a host's retention, and locks on single restore points."""
+
+from enum import StrEnum
+from typing import Annotated, Any
+
+import typer
+
+from vaultctl.commands.hosts import Name
+from vaultctl.documents import Point, Retention, Verdict, read
+from vaultctl.failures import usage
+from vaultctl.screen import BAD, FAINT, GOOD, WARN, Cell, Row
+from vaultctl.session import Session, session
+from vaultctl.words import NONE, when
+
+Snapshot = Annotated[str, typer.Argument(metavar="POINT", help="Its snapshot, as `vaultctl restore-points` shows it.")]
+
+
+class Mode(StrEnum):
+    """EBS's own: https://docs.aws.amazon.com/ebs/latest/userguide/snapshot-lock-concepts.html"""
+
+    GOVERNANCE = "governance"
+    COMPLIANCE = "compliance"
+
+
+def add_to(app: typer.Typer) -> None:
+    for command in (retention, lock, unlock):
+        app.command()(command)
+
+
+def _places(what: str) -> Any:
+    return typer.Option(min=0, max=1000, metavar="N", help=f"So many {what} that have a point keep their newest.")
+
+
+def retention(
+    context: typer.Context,
+    name: Name,
+    *,
+    daily: Annotated[int | None, _places("days")] = None,
+    weekly: Annotated[int | None, _places("weeks")] = None,
+    monthly: Annotated[int | None, _places("months")] = None,
+    default: Annotated[bool, typer.Option("--default", help="The stack's numbers again.")] = False,
+    hold: Annotated[bool, typer.Option("--hold", help="Keep all that is there now, until --release.")] = False,
+    release: Annotated[bool, typer.Option("--release", help="End a hold: all is well.")] = False,
+    dry_run: Annotated[bool, typer.Option("--dry-run", help="Show what would be, and change nothing.")] = False,
+    yes: Annotated[bool, typer.Option("--yes", "-y", help="Do not ask.")] = False,
+) -> None:
+    """Which restore points of a host stay and why; with numbers, change that. Asks if points would go."""
+    here = session(context)
+    if hold and release:
+        raise usage("hold: and release are opposites; give one of them")
+    numbers = {"daily": daily, "weekly": weekly, "monthly": monthly}
+    held = True if hold else False if release else None
+    wanted = {"host": name, **numbers, "default": default, "hold": held}
+    changes = default or held is not None or any(each is not None for each in numbers.values())
+    if changes and not dry_run and not yes:
+        _ask(here, name, wanted)
+    answer = here.operate.ask("retention", **wanted, dry_run=dry_run)
+    if here.screen.as_json:
+        here.screen.document(answer)
+    else:
+        _show(here, read(answer, Retention), dry_run=dry_run and changes)
+
+
+def lock(
+    context: typer.Context,
+    point: Snapshot,
+    *,
+    days: Annotated[int | None, typer.Option(min=1, max=36500, metavar="N", help="By EBS too, for so long.")] = None,
+    mode: Annotated[Mode, typer.Option(help="Governance can be unlocked; compliance by nobody.")] = Mode.GOVERNANCE,
+    cool_off: Annotated[
+        int | None, typer.Option(min=0, max=72, metavar="HOURS", help="Of compliance: so long it can be undone. 24.")
+    ] = None,
+    yes: Annotated[bool, typer.Option("--yes", "-y", help="Do not ask.")] = False,
+) -> None:
+    """Keep a restore point: until `unlock`, or for days, by EBS's own lock. Asks before compliance mode."""
+    here = session(context)
+    if mode is Mode.COMPLIANCE:
+        hours = 24 if cool_off is None else cool_off
+        here.confirm(
+            f"Lock {point} for {days or '?'} days in compliance mode? After {hours} hours nobody can undo that, "
+            "and it costs as long.",
+            yes=yes,
+        )
+    answer = here.operate.ask("lock", point=point, days=days, mode=str(mode), cool_off_hours=cool_off)
+    _one(here, answer)
+
+
+def unlock(context: typer.Context, point: Snapshot) -> None:
+    """End a lock on a restore point. Whether it then stays is for retention to say."""
+    here = session(context)
+    _one(here, here.operate.ask("unlock", point=point))
+
+
+def _ask(here: Session, name: str, wanted: dict[str, Any]) -> None:
+    """Whether what would go may go; nothing is asked if nothing goes that is not going already."""
+    after = read(here.operate.ask("retention", **wanted, dry_run=True), Retention)
+    before = read(here.operate.ask("retention", host=name, dry_run=True), Retention)
+    going = {each.point.snapshot_id for each in before.verdicts if not each.keep}
+    more = [each for each in after.verdicts if not each.keep and each.point.snapshot_id not in going]
+    if more:
+        here.confirm(
+            f"{len(more)} more restore points of {name} would be deleted, made from "
+            f"{when(more[-1].point.made_at, here.zone)} to {when(more[0].point.made_at, here.zone)}. Go on?",
+            yes=False,
+        )
+
+
+def _show(here: Session, found: Retention, *, dry_run: bool) -> None:
+    rows = [_row(here, each) for each in found.verdicts]
+    if rows:
+        here.screen.table(("made", "snapshot", "label", "fate", "because"), rows)
+    stay = sum(each.keep for each in found.verdicts)
+    numbers = found.retention
+    whose = "its own" if found.own else "the stack's"
+    rule = f"{numbers.daily} daily, {numbers.weekly} weekly, {numbers.monthly} monthly ({whose})"
+    if not (numbers.daily or numbers.weekly or numbers.monthly):
+        rule = f"every point ({whose})"
+    here.screen.note(
+        f"{found.host} keeps {rule}: {stay} stay, {len(rows) - stay} go, {len(found.deleted)} are deleted."
+    )
+    if found.kept_since:
+        until = when(found.kept_since, here.zone)
+        here.screen.note(
+            f"All up to {until} is held. Once all is well: vaultctl retention {found.host} --release", WARN
+        )
+    if dry_run:
+        here.screen.note("Nothing has changed.")
+
+
+def _row(here: Session, each: Verdict) -> Row:
+    point = each.point
+    fate = Cell("stays", GOOD) if each.keep else Cell("going" if point.dropped_at else "goes", WARN)
+    because = ", ".join(each.why) + (f"; refused: {each.refused}" if each.refused else "")
+    return (
+        when(point.made_at, here.zone),
+        point.snapshot_id or NONE,
+        label(point),
+        fate,
+        Cell(because, BAD if each.refused else ""),
+    )
+
+
+def label(point: Point) -> Cell:
+    """What a point is worth."""
+    if not point.complete:
+        return Cell(f"incomplete ({point.outcome})", WARN)
+    if point.fit is None:
+        return Cell("complete", GOOD)
+    return Cell("complete, proven", GOOD) if point.fit else Cell("complete, UNFIT", BAD)
+
+
+def _one(here: Session, answer: dict[str, Any]) -> None:
+    if here.screen.as_json:
+        here.screen.document(answer)
+        return
+    point = read(answer["point"], Point)
+    ways = []
+    if point.held_at:
+        ways.append("until `vaultctl unlock`")
+    if point.locked_until and here.now() < point.locked_until:
+        ways.append(f"by EBS until {when(point.locked_until, here.zone)}")
+    said = "locked " + ", ".join(ways) if ways else "not locked"
+    here.screen.parts([(f"{point.snapshot_id} of {point.host}: ", FAINT), (said, "")])
