@@ -16,6 +16,7 @@ from tests.stack.nights import POLICY, finish, ready, start
 # Hours pass in these lives: leases and windows outlast them. Only what is waited for by the clock is short.
 LIVES = {**POLICY, "window_seconds": 14400, "lease_seconds": 7200}
 REFUSED = "Unsupported"  # a code that botocore doesn't try again
+PASSING = "InsufficientVolumeCapacity"  # another, of which we know that it passes
 ELSEWHERE = "198.51.100.7"
 
 
@@ -152,6 +153,31 @@ def retires(cloud: StackCloud, name: str, by: str) -> None:
             look(cloud, by)
     if by == "operate":
         terminate(cloud, given_up)
+
+
+def restores(cloud: StackCloud, host: FakeHost, by: str) -> None:
+    """A volume is made of its oldest restore point: at the start, or, when EC2 has no room then, by who looks next. It
+    is removed at the vault's reports, while an operator keeps that awake."""
+    if by != "api_handler":
+        cloud.faults.refuse("CreateVolume", PASSING)
+    cloud.operate("wake", vault_id="vault-1")
+    run_id = str(uuid.uuid4())
+    assert host.start(run_id, "restore", host.points()[-1]["point_id"]).status == 202
+    if by != "api_handler":
+        again(cloud, by)
+    ready(cloud, host, run_id)
+    finish(cloud, host, run_id)
+    cloud.wait_until(lambda: not lent(cloud), 30, what="the volume is gone")
+    cloud.operate("sleep", vault_id="vault-1")
+    settled(cloud)
+    look(cloud, "sweep")
+
+
+def lent(cloud: StackCloud) -> list[str]:
+    """Volumes that were made from restore points, and are there."""
+    with cloud.aws.ec2.lock:
+        mine = [{"Name": "tag:nightvault:purpose", "Values": ["restore"]}]
+        return [each["VolumeId"] for each in plain_client("ec2").describe_volumes(Filters=mine)["Volumes"]]
 
 
 def woken_by_an_operator(cloud: StackCloud, host: FakeHost) -> None:

@@ -52,6 +52,8 @@ def lived(made: Package, tmp_path_factory: pytest.TempPathFactory) -> Iterator[S
             lives.lost_in_the_middle(cloud, a, by)
             new = lives.volume_is_missing(cloud, f"late-{by[:8]}", "instance_changed")
             lives.never_boots(cloud, new, by)
+        for by in ("api_handler", "sweep", "instance_changed"):
+            lives.restores(cloud, a, by)
         for by in ("sweep", "instance_changed", "operate"):
             lives.retires(cloud, f"gone-{by[:8]}", by)
         for by in ("api_handler", "operate"):
