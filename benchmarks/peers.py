@@ -146,6 +146,7 @@ class Nightvault:
 
     def prepare(self, site: Site) -> None:
         lines = [f"source = {site.live}", f"state_dir = {site.host}/state", f"keep = {self._keep}"]
+        lines.append("key_escrowed = yes")
         lines += [f"encrypt = {self._encrypt}"] if self._encrypt else []
         (site.host / "config").write_text("\n".join([*lines, ""]))
         self._client(site, "enroll", site.vault.plane.url, "a-code")

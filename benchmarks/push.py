@@ -43,7 +43,8 @@ class Bench:
 
     def __init__(self, folder: Path, size: trees.Size, disks: Disks, vault: Vault) -> None:
         client = folder / "nightvault"
-        shutil.copy(_ROOT / "host-client" / "nightvault", client)
+        for script in ("nightvault", "nightvault-restore"):
+            shutil.copy(_ROOT / "host-client" / script, client.with_name(script))
         self.site = Site(folder / "live", folder / "host", folder / "volume", vault, client)
         self._size, self._disks, self._vault = size, disks, vault
         self._empty_bytes = 0

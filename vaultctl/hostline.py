@@ -23,6 +23,7 @@ def script(url: str, code: str, client: Path) -> str:
     enrols: `vaultctl enroll C --install | ssh root@c sh`. It is complete or does nothing: all is in a function.
     """
     sample = (client.parent / "config.sample").read_text()
+    second = (client.parent / "nightvault-restore").read_text()
     return f"""#!/bin/sh
 set -eu
 umask 022
@@ -37,11 +38,14 @@ main() {{
     put 755 /usr/local/bin/nightvault <<'{_END}'
 {client.read_text().rstrip()}
 {_END}
+    put 755 /usr/local/bin/nightvault-restore <<'{_END}'
+{second.rstrip()}
+{_END}
     [ -e /etc/nightvault/config ] || put 600 /etc/nightvault/config <<'{_END}'
 {sample.rstrip()}
 {_END}
     echo {shlex.quote(code)} | /usr/local/bin/nightvault enroll {shlex.quote(url)} -
-    echo 'nightvault: now name your sources in /etc/nightvault/config, then: nightvault doctor' >&2
+    echo 'nightvault: now name your sources in /etc/nightvault/config, then: nightvault doctor, nightvault key' >&2
 }}
 main; exit
 """

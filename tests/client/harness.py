@@ -73,6 +73,8 @@ class ControlPlane:
         self.reason: str | None = None
         self.run_id: str | None = None
         self.last: dict[str, Any] | None = None
+        self.restore: dict[str, Any] | None = None
+        self.points: list[dict[str, Any]] = []  # newest first
         self.on_call: Callable[[str], None] = lambda _: None
         self.server = ThreadingHTTPServer(("127.0.0.1", 0), self.handler())
         self.thread = threading.Thread(target=self.server.serve_forever, args=(0.02,), daemon=True)
@@ -113,6 +115,7 @@ class ControlPlane:
             "committed": False,
             "retry_after_seconds": 0,
             "last": self.last,
+            "restore": self.restore,
             "now": time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime()),
         }
 
@@ -128,8 +131,18 @@ class ControlPlane:
             return Answer(200, json.dumps({"name": "C", "token": TOKEN}, separators=(",", ":")))
         if token != f"Bearer {TOKEN}":
             return error(403, "Forbidden", "wrong token")
+        if route == "/points":
+            listed = {"host": "C", "points": self.points, "now": "2026-01-01T00:00:00Z"}
+            return Answer(200, json.dumps(listed, separators=(",", ":")))
         if route == "/start":
-            self.run_id = body["run_id"]
+            self.run_id, self.outcome, self.restore = body["run_id"], None, None
+            if body["kind"] == "restore" and self.points:
+                ids = [point["point_id"] for point in self.points]
+                if (wanted := body.get("point", ids[0])) not in ids:
+                    return error(404, "UnknownPoint", f"point: {wanted} is no completed restore point of this host")
+                told = ("point_id", "taken_at", "point_run_id", "point_complete")
+                chosen = self.points[ids.index(wanted)]
+                self.restore = {**{key: chosen[key] for key in told}, "source": "live"}
         if route == "/finish":
             self.outcome = body["outcome"]
         return Answer(202 if route == "/start" else 200, json.dumps(self.document(), separators=(",", ":")))
@@ -248,7 +261,8 @@ class Host:
 
     def configure(self, *lines: str, sources: Sequence[Path] | None = None) -> None:
         named = [f"source = {path}" for path in (sources if sources is not None else [self.source])]
-        self.config_file.write_text("\n".join([f"state_dir = {self.state}", *named, *lines, ""]))
+        first = [f"state_dir = {self.state}", "key_escrowed = yes"]
+        self.config_file.write_text("\n".join([*first, *named, *lines, ""]))
 
     def command(self, *arguments: str) -> list[str]:
         return [*self.shell, str(CLIENT), "-c", str(self.config_file), *arguments]
@@ -274,10 +288,10 @@ class Host:
         return done
 
     @contextmanager
-    def running(self, *arguments: str) -> Iterator[subprocess.Popen[str]]:
+    def running(self, *arguments: str, **more: str) -> Iterator[subprocess.Popen[str]]:
         with subprocess.Popen(
             self.command(*arguments),
-            env=self.environment(),
+            env=self.environment(**more),
             text=True,
             stdout=subprocess.PIPE,
             stderr=subprocess.STDOUT,

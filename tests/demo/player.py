@@ -27,6 +27,7 @@ class Player:
     expected_bytes: int = 0
     shell: list[str] = field(default_factory=list)  # what runs the client; its own first line, if empty
     settings: dict[str, str] = field(default_factory=dict)
+    sheet: str = ""  # its recovery sheet, as printed
     _log: Path = field(init=False)
 
     def __post_init__(self) -> None:
@@ -56,7 +57,8 @@ class Player:
         self.tree.make(self.live)
         self.expected_bytes = size_of(self.live)
         (self.folder / "state").mkdir(mode=0o700, parents=True, exist_ok=True)
-        shutil.copy2(CLIENT, self.client)
+        for script in (CLIENT, CLIENT.with_name("nightvault-restore")):
+            shutil.copy2(script, self.folder)
         self.configure()
 
     def configure(self, bandwidth_kib: int | None = None) -> None:
@@ -74,13 +76,10 @@ class Player:
         self.config.write_text("".join(f"{key} = {value}\n" for key, value in settings.items()))
 
     def enroll(self, code: str) -> None:
-        subprocess.run(
-            [self.client, "-c", self.config, "enroll", self.url, "-"],
-            input=code,
-            text=True,
-            check=True,
-            capture_output=True,
-        )
+        """With that code; then its recovery sheet is printed, or it would not back up."""
+        client = [str(self.client), "-c", str(self.config)]
+        subprocess.run([*client, "enroll", self.url, "-"], input=code, text=True, check=True, capture_output=True)
+        self.sheet = subprocess.run([*client, "key"], text=True, check=True, capture_output=True).stdout
 
     def work_by_day(self) -> None:
         """The day's changes, and how many bytes they touch at most."""
@@ -89,12 +88,12 @@ class Player:
         after = {p: (p.stat().st_mtime_ns, p.stat().st_size) for p in self.live.rglob("*") if p.is_file()}
         self.expected_bytes = sum(stat[1] for path, stat in after.items() if before.get(path) != stat)
 
-    def run(self, command: str) -> None:
+    def run(self, *command: str) -> None:
         """Start `nightvault COMMAND` on this host; `poll` says when it has ended."""
         self.exit_code, self.killed, self.output = None, False, ""
         with self._log.open("w") as log:
             self.process = subprocess.Popen(
-                [*self.shell, self.client, "-c", self.config, command],
+                [*self.shell, self.client, "-c", self.config, *command],
                 stdout=log,
                 stderr=subprocess.STDOUT,
                 stdin=subprocess.DEVNULL,

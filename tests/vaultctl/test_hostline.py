@@ -73,6 +73,8 @@ def test_the_script_installs_and_enrols(cloud: LocalCloud, tmp_path: Path, shell
     assert "enrolled as C" in done.stdout
     assert (tmp_path / "bin" / "nightvault").read_text().rstrip() == CLIENT.read_text().rstrip()
     assert os.access(tmp_path / "bin" / "nightvault", os.X_OK)
+    second = CLIENT.with_name("nightvault-restore").read_text()
+    assert (tmp_path / "bin" / "nightvault-restore").read_text().rstrip() == second.rstrip()
     config = tmp_path / "etc" / "nightvault" / "config"
     assert config.read_text().rstrip() == (CLIENT.parent / "config.sample").read_text().rstrip()
     assert config.stat().st_mode & 0o077 == 0
