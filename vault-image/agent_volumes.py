@@ -196,10 +196,12 @@ def _make_ours(device: Path, name: str, *, blank_too: bool) -> None:
     probe = subprocess.run(
         ["blkid", "-p", "-o", "export", str(device)], capture_output=True, text=True, check=False, timeout=60
     )
-    if blank_too and probe.returncode == 2 and not probe.stdout.strip():
+    if probe.returncode == 2 and not probe.stdout.strip():
         with device.open("rb") as disk:
             if disk.read(_BLANK_BYTES).strip(b"\0"):
                 raise NotOurs("no filesystem, yet its first MiB is not blank; detach it, or blank it by hand")
+        if not blank_too:
+            raise NotOurs("blank, so it is no restore point; detach it")
         # Never -f: mkfs.xfs looks for signatures once more by itself.
         run("mkfs.xfs", "-q", "-K", "-m", "reflink=1", "-L", name, str(device))
         return

@@ -101,7 +101,7 @@ def test_what_is_no_restore_point_of_the_host_is_left_alone(machine: Machine) ->
     seen = machine.cloud.order(*hosts, restores=orders)
     machine.poke()
     report = machine.cloud.wait_restores(*orders, state="refused", after=seen)
-    assert [word in told["detail"] for word, told in zip(("unknown", "ext4", "xfs"), report["restores"], strict=True)]
+    assert [word in told["detail"] for word, told in zip(("blank", "ext4", "xfs"), report["restores"], strict=True)]
     assert points(machine) == ""
     assert machine.stop_agent() == 0
     assert [digest(image) for image in images] == before

@@ -314,6 +314,17 @@ class Vault:
         }
 
 
+def _as_its_unit_says() -> list[str]:
+    """What gives the agent no more rights than systemd will: a right that it lacks there fails here too."""
+    unit = (IMAGE / "nightvault-agent.service").read_text()
+    said = dict(line.split("=", 1) for line in unit.splitlines() if "=" in line and not line.startswith("#"))
+    rights = ",".join(f"+{name.removeprefix('CAP_').lower()}" for name in said["CapabilityBoundingSet"].split())
+    return [
+        *("/bin/sh", "-c", f'umask {said["UMask"]} && exec "$@"', "sh"),
+        *("setpriv", f"--bounding-set=-all,{rights}", "--no-new-privs"),
+    ]
+
+
 class Machine(Vault):
     """A vault with accounts and real mounts, as root, on a machine of its own (machine_init.py)."""
 
@@ -391,7 +402,7 @@ class Machine(Vault):
             state_dir="/srv/state", run_dir="/run/nightvault", device_dir="/srv/dev", keys_dir="/srv/keys", **changes
         )
         self.path("/srv/agent.json").write_text(json.dumps(config))
-        argv = ["/srv/nightvault/agent.py", "--config", "/srv/agent.json"]
+        argv = [*_as_its_unit_says(), "/srv/nightvault/agent.py", "--config", "/srv/agent.json"]
         pid: int = self.tell(do="start", name="agent", argv=argv, log=str(self.log))
         return pid
 
