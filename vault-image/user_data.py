@@ -20,7 +20,13 @@ from pathlib import Path
 _HERE = Path(__file__).resolve().parent
 # https://docs.aws.amazon.com/AWSEC2/latest/UserGuide/user-data.html: before base64.
 LIMIT_BYTES = 16384
-_BESIDE = ("systemd-run", "--no-block", "--unit=nightvault-first-boot", "--description=a vault's first boot")
+# A command of its own beside cloud-init. One that fails (a mirror of Debian's that does not answer) begins again after
+# half a minute; a machine that comes to nothing does not stay awake.
+_BESIDE = (
+    *("systemd-run", "--no-block", "--unit=nightvault-first-boot", "--description=a vault's first boot"),
+    *("--property=Restart=on-failure", "--property=RestartSec=30"),
+    *("--property=StartLimitIntervalSec=3600", "--property=StartLimitBurst=20", "--property=StartLimitAction=poweroff"),
+)
 # What stays here, comes by user data, or is of rootless vaults alone.
 _NO_PART_OF_THE_PROGRAM = ("user_data.py", "first_boot.py", "gate_sftp.py")
 
@@ -114,8 +120,7 @@ def cloud_config() -> str:
             "disable_root": True,
             "ssh_pwauth": False,
             "ssh_genkeytypes": ["ed25519"],
-            # As early as can be: a command of its own, which starts beside what is left of cloud-init. (systemd-run
-            # expands $; first_boot.py has none.)
+            # As early as can be. (systemd-run expands $; first_boot.py has none.)
             "bootcmd": [[*_BESIDE, "python3", "-c", first_boot, digest]],
             # All that a vault needs of cloud-init beside its network: the rest of its modules only take time. Lists in
             # user data take the place of the image's own (cloudinit/helpers.py, ConfigMerger), and come in time for

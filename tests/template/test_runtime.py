@@ -4,6 +4,9 @@ The zip's compiled parts are for arm64. So it is packaged a second time for the 
 requirements, and the two are held against each other: the same files, but for the compiled ones' names.
 """
 
+import base64
+import gzip
+import hashlib
 import json
 import os
 import platform
@@ -189,6 +192,11 @@ def test_it_runs_with_nothing_but_lambdas_runtime(
 ) -> None:
     handler = native.template["Resources"][function.resource]["Properties"]["Handler"]
     asked, expected = ASKED[function.name]
+    assert expected in json.dumps(given(asked, handler, task, runtime, cloud))
+
+
+def given(asked: dict[str, Any], handler: str, task: Path, runtime: Path, cloud: dict[str, str]) -> Any:
+    """What the handler answers."""
     done = subprocess.run(
         [sys.executable, "-I", "-S", SCRIPT, task, runtime, handler],
         input=json.dumps(asked),
@@ -202,7 +210,18 @@ def test_it_runs_with_nothing_but_lambdas_runtime(
     assert done.returncode == 0, done.stderr
     told = json.loads(done.stdout.splitlines()[-1])
     assert told["outside"] == []
-    assert expected in json.dumps(told["given"]), done.stdout
+    return told["given"]
+
+
+def test_a_new_vault_gets_the_program_that_its_user_data_names(
+    native: Package, task: Path, runtime: Path, cloud: dict[str, str]
+) -> None:
+    data = native.template["Resources"]["VaultTemplate"]["Properties"]["LaunchTemplateData"]["UserData"]
+    (digest,) = re.findall(r"\b[0-9a-f]{64}\b", gzip.decompress(base64.b64decode(data)).decode())
+    asked = request("GET", "/program", None) | {"multiValueQueryStringParameters": {"sha256": [digest]}}
+    answer = given(asked, "app.app", task, runtime, cloud)
+    assert answer["statusCode"] == 200
+    assert hashlib.sha256(base64.b64decode(json.loads(answer["body"])["program"])).hexdigest() == digest
 
 
 def test_the_proof_sees_what_is_missing(task: Path, runtime: Path, cloud: dict[str, str], tmp_path: Path) -> None:
