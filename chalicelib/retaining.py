@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING
 
 from msgspec.structs import replace
 
+from chalicelib import points
 from chalicelib.commands import PointDeleted, PointDropped, PointNotDeleted, PointSpared
 from chalicelib.errors import CloudRefused
 from chalicelib.model import Host, Marks, Retained, Retention, Vault
@@ -61,17 +62,17 @@ def verdicts(control: "Control", host: Host, now: datetime, retention: Retention
     Raises CloudRefused if EC2 cannot be asked about locks, which it is only if something would go.
     """
     vault = control.store.vault(host.vault_id)
-    points = control.store.points(host.name)
+    known = control.store.points(host.name)
     pending = [each for each in vault.pending_points.values() if each.host == host.name] if vault else []
-    settled = {each.snapshot_id for each in points}
-    points += [each for each in pending if each.snapshot_id not in settled]
+    settled = {each.snapshot_id for each in known}
+    known += [each for each in pending if each.snapshot_id not in settled]
     policy = retention or host.retention or control.policy.retention
-    needed = {**needed_by(vault, host)}
-    found = judge(points, policy, now, needed=needed, kept_since=host.kept_since)
+    needed = needed_by(vault, host)
+    found = judge(known, policy, now, needed=needed, kept_since=host.kept_since)
     if all(verdict.keep for verdict in found):
         return found
     locked = dict.fromkeys(control.cloud.locked_snapshots(), Why.LOCKED)
-    return judge(points, policy, now, needed={**locked, **needed}, kept_since=host.kept_since)
+    return judge(known, policy, now, needed={**locked, **needed}, kept_since=host.kept_since)
 
 
 def needed_by(vault: Vault | None, host: Host) -> dict[str, Why]:
@@ -81,6 +82,7 @@ def needed_by(vault: Vault | None, host: Host) -> dict[str, Why]:
         needed[host.last_backup.snapshot_id] = Why.NEWEST
     if vault is None:
         return needed
+    needed |= dict.fromkeys(points.in_use([vault]), Why.RESTORING)
     # A retired host's volume is deleted because this snapshot holds all that it does.
     needed |= {slot.doomed: Why.NEWEST for slot in vault.retired.values() if slot.doomed}
     # Not yet forgotten by the vault: it may be settled, and its record be written, once more.

@@ -204,10 +204,11 @@ def test_the_list_of_points_is_what_ec2_still_has_newest_first(world: World) -> 
     assert [(p.fit, p.locked) for p in listed] == [(True, False)] * 2
     _, recorded = world.store.points("C")
     marks = Marks(fit=False, locked_until=world.clock.now() + timedelta(days=1))
-    world.store.put_point(replace(recorded, marks=marks))
+    assert world.store.mark(recorded, marks)
     assert [(p.fit, p.locked) for p in world.control.points("C").points] == [(False, True), (True, False)]
     assert restore(world).restore.point_id == first, "one that failed its drill is not what nobody named"  # type: ignore[union-attr]
-    world.store.put_point(replace(recorded, marks=Marks(dropped_at=world.clock.now())))
+    _, marked = world.store.points("C")
+    assert world.store.mark(marked, Marks(dropped_at=world.clock.now()))
     assert [p.point_id for p in world.control.points("C").points] == [first], "it is about to be deleted"
     with pytest.raises(UnknownPoint):
         restore(world, second, R4)

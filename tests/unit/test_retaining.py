@@ -7,7 +7,8 @@ import pytest
 from msgspec.structs import replace
 
 from chalicelib.commands import PointDeleted, PointDropped, PointNotDeleted, PointSpared
-from chalicelib.model import Outcome, PointState, Policy, RestorePoint
+from chalicelib.errors import UnknownPoint
+from chalicelib.model import Kind, Outcome, PointState, Policy, RestorePoint
 from chalicelib.retaining import DAY, MOST_CALLS
 from tests.fakes.cloud import Killed, Snapshot
 from tests.fakes.mortal import MortalWorld
@@ -124,6 +125,31 @@ def test_whoever_needs_it_in_between_has_it_spared() -> None:
     assert set(world.cloud.deleted_snapshots) == {"snap-old-2"}
     assert set(facts(world, PointSpared)) == {"snap-old-0", "snap-old-1"}
     assert all(p.marks.dropped_at is None for p in world.store.points("C"))
+
+
+def test_what_a_restore_has_begun_with_is_spared_until_it_is_over() -> None:
+    """It may begin until the first look, which is what makes a point unknown to those who come later."""
+    world = a_world()
+    history(world, 6)
+    run_id = "00000000-0000-4000-8000-000000000001"
+    world.start("C", run_id, Kind.RESTORE, point_id="snap-old-0")
+    look(world, 3)
+    assert "snap-old-0" in there(world) and "snap-old-1" not in there(world)
+    world.finish("C", run_id, Outcome.FAILED, 1)
+    for _ in range(6):
+        world.arrive()
+        world.pass_minutes(1)
+    world.clock.advance(DAY.total_seconds())
+    look(world, 2)
+    assert "snap-old-0" not in there(world)
+
+
+def test_what_is_about_to_go_can_be_restored_no_more() -> None:
+    world = a_world()
+    history(world, 4)
+    look(world)
+    with pytest.raises(UnknownPoint):
+        world.start("C", "00000000-0000-4000-8000-000000000001", Kind.RESTORE, point_id="snap-old-0")
 
 
 def test_a_hold_of_the_host_spares_all_up_to_then() -> None:

@@ -131,7 +131,7 @@ def graphed() -> set[Key]:
 def restores(stack: Watched) -> None:
     """One that is ready, and one whose restore point is deleted as it begins."""
     world = stack.world
-    (older,) = world.cloud.snapshots
+    older = next(i for i, snapshot in world.cloud.snapshots.items() if snapshot.point.complete)
     world.backed_up("C", R(40))
     world.start("C", R(41), Kind.RESTORE)
     world.boot()
