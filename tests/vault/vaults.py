@@ -318,10 +318,11 @@ def _as_its_unit_says() -> list[str]:
     """What gives the agent no more rights than systemd will: a right that it lacks there fails here too."""
     unit = (IMAGE / "nightvault-agent.service").read_text()
     said = dict(line.split("=", 1) for line in unit.splitlines() if "=" in line and not line.startswith("#"))
-    rights = ",".join(f"+{name.removeprefix('CAP_').lower()}" for name in said["CapabilityBoundingSet"].split())
+    rights = ["sys_admin"]  # to mount, which PID 1 does for it there
+    rights += [name.removeprefix("CAP_").lower() for name in said["CapabilityBoundingSet"].split()]
     return [
         *("/bin/sh", "-c", f'umask {said["UMask"]} && exec "$@"', "sh"),
-        *("setpriv", f"--bounding-set=-all,{rights}", "--no-new-privs"),
+        *("setpriv", f"--bounding-set=-all,+{',+'.join(rights)}", "--no-new-privs"),
     ]
 
 
