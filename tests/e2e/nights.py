@@ -60,7 +60,20 @@ def change_tree(to: Path) -> None:
     (to / "folder 4" / "file 4").rename(to / "folder 4" / "renamed")
 
 
+BIG = 40 * MIB
 SMALL = Tree("a small tree", small_tree, change_tree)
+
+
+def _make_big(to: Path) -> None:
+    to.mkdir(parents=True)
+    (to / "big").write_bytes(random.Random(1).randbytes(BIG))  # noqa: S311 (content, not a secret)
+
+
+def _replace_big(to: Path) -> None:
+    (to / "big").write_bytes(random.Random(2).randbytes(BIG))  # noqa: S311 (content, not a secret)
+
+
+ONE_BIG_FILE = Tree("one big file", _make_big, _replace_big)
 
 
 @contextmanager
@@ -81,7 +94,7 @@ def back_up(cloud: LocalCloud, *players: Player, seconds: float = 90) -> None:
         player.run("backup")
     for player in players:
         cloud.wait_until(player.poll, seconds, what=f"{player.name} has ended; it says: {player.said()}")
-    asleep(cloud)
+    asleep(cloud, seconds)
 
 
 def vault(cloud: LocalCloud) -> dict[str, Any]:
@@ -89,12 +102,12 @@ def vault(cloud: LocalCloud) -> dict[str, Any]:
     return found
 
 
-def asleep(cloud: LocalCloud) -> None:
+def asleep(cloud: LocalCloud, seconds: float = 60) -> None:
     def look() -> bool:
         found = vault(cloud)
         return found["phase"] == "asleep" and not found["pending_points"]
 
-    cloud.wait_until(look, 60, what="the vault sleeps, and its restore points have settled")
+    cloud.wait_until(look, seconds, what="the vault sleeps, and its restore points have settled")
 
 
 def windows(cloud: LocalCloud) -> list[dict[str, Any]]:
@@ -128,3 +141,24 @@ def portrait(folder: Path) -> dict[str, tuple[str, ...]]:
         mode = "" if path.is_symlink() else oct(stat.S_IMODE(status.st_mode))
         found[str(path.relative_to(folder))] = (stat.filemode(status.st_mode)[0], mode, content)
     return found
+
+
+def run_of(cloud: LocalCloud, name: str) -> dict[str, Any] | None:
+    """The newest run of a host, in the window under way."""
+    runs = [run for run in (vault(cloud)["window"] or {"runs": []})["runs"] if run["host"] == name]
+    return max(runs, key=lambda run: str(run["started_at"]), default=None)
+
+
+def pushed(cloud: LocalCloud, name: str, at_least: int) -> bool:
+    run = run_of(cloud, name)
+    return bool(run and run["progress"] and run["progress"]["transfer_bytes"] >= at_least)
+
+
+def cipher(player: Player) -> dict[str, tuple[str, ...]]:
+    """The ciphertext on the host, which is what the vault must hold (modes are in its xattrs)."""
+    return {name: (kind, content) for name, (kind, _, content) in portrait(player.archive / "cipher").items()}
+
+
+def on_the_vault(snapshot: Path) -> dict[str, tuple[str, ...]]:
+    tree = (snapshot / "current").resolve()
+    return {name: (kind, content) for name, (kind, _, content) in portrait(tree).items()}

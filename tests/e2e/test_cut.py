@@ -1,50 +1,25 @@
 """Pushes that are cut: by the vault's plug, by the window, by the host's death. Nothing is lost, little is resent."""
 
-import random
 from pathlib import Path
-from typing import Any
 
 import pytest
 
-from tests.demo.player import Player
-from tests.demo.trees import MIB, Tree
-from tests.e2e.nights import POLICY, asleep, back_up, host, last_backups, points, portrait, vault, windows
+from tests.demo.trees import MIB
+from tests.e2e.nights import (
+    BIG,
+    ONE_BIG_FILE,
+    POLICY,
+    asleep,
+    back_up,
+    cipher,
+    host,
+    last_backups,
+    on_the_vault,
+    points,
+    pushed,
+    windows,
+)
 from tests.localcloud.cloud import LocalCloud
-
-BIG = 40 * MIB
-
-
-def _make(to: Path) -> None:
-    to.mkdir(parents=True)
-    (to / "big").write_bytes(random.Random(1).randbytes(BIG))  # noqa: S311 (content, not a secret)
-
-
-def _replace(to: Path) -> None:
-    (to / "big").write_bytes(random.Random(2).randbytes(BIG))  # noqa: S311 (content, not a secret)
-
-
-ONE_BIG_FILE = Tree("one big file", _make, _replace)
-
-
-def run_of(cloud: LocalCloud, name: str) -> dict[str, Any] | None:
-    """The newest run of a host, in the window under way."""
-    runs = [run for run in (vault(cloud)["window"] or {"runs": []})["runs"] if run["host"] == name]
-    return max(runs, key=lambda run: str(run["started_at"]), default=None)
-
-
-def pushed(cloud: LocalCloud, name: str, at_least: int) -> bool:
-    run = run_of(cloud, name)
-    return bool(run and run["progress"] and run["progress"]["transfer_bytes"] >= at_least)
-
-
-def cipher(player: Player) -> dict[str, tuple[str, ...]]:
-    """The ciphertext on the host, which is what the vault must hold (modes are in its xattrs)."""
-    return {name: (kind, content) for name, (kind, _, content) in portrait(player.archive / "cipher").items()}
-
-
-def on_the_vault(snapshot: Path) -> dict[str, tuple[str, ...]]:
-    tree = (snapshot / "current").resolve()
-    return {name: (kind, content) for name, (kind, _, content) in portrait(tree).items()}
 
 
 def test_a_push_cut_by_the_plug_goes_on_where_it_was(tmp_path: Path) -> None:

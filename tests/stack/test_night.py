@@ -11,8 +11,20 @@ from deploy.packaging import Package
 from tests.demo.player import Player
 from tests.demo.proof import decrypted, restore
 from tests.demo.trees import MIB
-from tests.e2e.nights import POLICY, asleep, back_up, host, last_backups, points, portrait, windows
-from tests.e2e.test_cut import ONE_BIG_FILE, cipher, on_the_vault, pushed
+from tests.e2e.nights import (
+    ONE_BIG_FILE,
+    POLICY,
+    asleep,
+    back_up,
+    cipher,
+    host,
+    last_backups,
+    on_the_vault,
+    points,
+    portrait,
+    pushed,
+    windows,
+)
 from tests.localcloud.machine import may_root
 from tests.stack.cloud import StackCloud
 from tests.stack.nights import finish, ready, start

@@ -11,8 +11,18 @@ import pytest
 
 from deploy.packaging import Package
 from tests.demo.trees import MIB
-from tests.e2e.nights import asleep, back_up, host, last_backups, points, windows
-from tests.e2e.test_cut import ONE_BIG_FILE, cipher, on_the_vault, pushed
+from tests.e2e.nights import (
+    ONE_BIG_FILE,
+    asleep,
+    back_up,
+    cipher,
+    host,
+    last_backups,
+    on_the_vault,
+    points,
+    pushed,
+    windows,
+)
 from tests.localcloud.machine import may_root
 from tests.stack.cloud import StackCloud
 from tests.stack.test_night import TOGETHER
