@@ -1,5 +1,6 @@
 """The AWS account on this machine: moto's DynamoDB, EC2 and SNS behind our session, with what the stack makes."""
 
+import functools
 import json
 import os
 from dataclasses import dataclass
@@ -9,6 +10,8 @@ from typing import Any
 from moto import mock_aws
 from moto.backends import get_backend
 from moto.ec2.utils import filter_dict_attribute_mapping
+
+from deploy import parts
 
 from .calls import Ledger
 from .clock import OffsetClock
@@ -67,6 +70,7 @@ class LocalAws:
                 "ImageId": image,
                 "InstanceType": "t4g.small",
                 "InstanceInitiatedShutdownBehavior": "stop",
+                "UserData": user_data_in_template(),
                 "MetadataOptions": {
                     "HttpTokens": "required",
                     "HttpPutResponseHopLimit": 1,
@@ -131,6 +135,13 @@ class LocalAws:
     def close(self) -> None:
         self.timeline.close()
         self._mock.stop()
+
+
+@functools.cache
+def user_data_in_template() -> str:
+    """What the deployed launch template carries."""
+    template = parts.vault()["Resources"]["VaultTemplate"]
+    return str(template["Properties"]["LaunchTemplateData"]["UserData"])
 
 
 def _table_properties() -> dict[str, Any]:

@@ -35,17 +35,17 @@ class Disks(ABC):
 
     def create(self, volume_id: str, size_gib: int, snapshot_id: str | None) -> None:
         if snapshot_id:
-            self._copy(self._snapshot(snapshot_id), self._volume(volume_id))
+            self._copy(self._snapshot(snapshot_id), self.volume(volume_id))
         self._make(volume_id, size_gib)
 
     def resize(self, volume_id: str, size_gib: int) -> None:
         self._make(volume_id, size_gib)
 
     def delete(self, volume_id: str) -> None:
-        _remove(self._volume(volume_id))
+        _remove(self.volume(volume_id))
 
     def snapshot(self, snapshot_id: str, volume_id: str) -> None:
-        self._copy(self._volume(volume_id), self._snapshot(snapshot_id))
+        self._copy(self.volume(volume_id), self._snapshot(snapshot_id))
 
     def delete_snapshot(self, snapshot_id: str) -> None:
         _remove(self._snapshot(snapshot_id))
@@ -86,7 +86,8 @@ class Disks(ABC):
     @abstractmethod
     def _device(self, volume_id: str) -> Path: ...
 
-    def _volume(self, volume_id: str) -> Path:
+    def volume(self, volume_id: str) -> Path:
+        """Its image file, or its folder."""
         return self._directory / "volumes" / volume_id
 
     def _snapshot(self, snapshot_id: str) -> Path:
@@ -105,14 +106,14 @@ class FolderDisks(Disks):
     def close(self) -> None: ...
 
     def _make(self, volume_id: str, size_gib: int) -> None:  # noqa: ARG002 - a folder has no size
-        self._volume(volume_id).mkdir(exist_ok=True)
+        self.volume(volume_id).mkdir(exist_ok=True)
 
     def _copy(self, source: Path, target: Path) -> None:
         reflink = ["--reflink=auto", "--sparse=always"] if sys.platform == "linux" else []
         subprocess.run(["cp", "-Rp" if not reflink else "-a", *reflink, str(source), str(target)], check=True)
 
     def _device(self, volume_id: str) -> Path:
-        return self._volume(volume_id)
+        return self.volume(volume_id)
 
 
 class ImageDisks(Disks):
@@ -181,7 +182,7 @@ class ImageDisks(Disks):
         clear_leftovers(self._directory)
 
     def _make(self, volume_id: str, size_gib: int) -> None:
-        path = self._volume(volume_id)
+        path = self.volume(volume_id)
         path.touch(mode=0o600)
         os.truncate(path, size_gib * _GIB)
 
@@ -193,7 +194,7 @@ class ImageDisks(Disks):
     def _device(self, volume_id: str) -> Path:
         with self._lock:
             if volume_id not in self._loops:
-                command = ["losetup", "--find", "--show", str(self._volume(volume_id))]
+                command = ["losetup", "--find", "--show", str(self.volume(volume_id))]
                 device = Path(_retried(command).strip())
                 descriptor = os.open(device, os.O_RDWR | os.O_CLOEXEC)
                 # A device that is told to go while it is open goes with its last user, that is: also when

@@ -72,10 +72,13 @@ class Cuts:
 
 
 class Gateway:
-    """Listens on `address` (a public address of the machine) and leads to 127.0.0.1, same port."""
+    """Listens on `address` (a public address of the machine) and leads to 127.0.0.1, by default at the same port."""
 
-    def __init__(self, listener: socket.socket, admits: Callable[[str], bool], cuts: Cuts) -> None:
+    def __init__(
+        self, listener: socket.socket, admits: Callable[[str], bool], cuts: Cuts, *, inner_port: int | None = None
+    ) -> None:
         self.address, self.port = listener.getsockname()
+        self._inner_port = inner_port or self.port
         self.connections: list[Connection] = []
         self._listener = listener
         self._admits = admits
@@ -111,7 +114,7 @@ class Gateway:
                 peer.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, _RESET_ON_CLOSE)
                 return
             try:
-                inner = socket.create_connection(("127.0.0.1", self.port), timeout=5)
+                inner = socket.create_connection(("127.0.0.1", self._inner_port), timeout=5)
             except OSError:
                 connection.open = False
                 return

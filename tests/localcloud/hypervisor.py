@@ -13,6 +13,7 @@ class Guest:
     metadata: Callable[[], Mapping[str, str]]
     volumes: Mapping[str, str] = field(default_factory=dict)  # device name -> volume id
     admits: Callable[[str, int], bool] = lambda _address, _port: False  # the security groups' answer
+    user_data: bytes | None = None
 
 
 class Hypervisor(Protocol):

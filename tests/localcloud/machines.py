@@ -4,12 +4,24 @@ import shutil
 import threading
 from collections.abc import Callable
 from pathlib import Path
+from typing import Protocol
 
 from .disks import Disks, FolderDisks, ImageDisks, clear_leftovers
-from .gateway import Connection, Cuts
+from .gateway import Connection, Cuts, Gateway
 from .hypervisor import Guest
 from .machine import BootedMachine, Image, may_root
 from .paths import VAULT_IMAGE
+
+
+class Booted(Protocol):
+    """One boot of a machine, of either kind."""
+
+    @property
+    def gateway(self) -> Gateway: ...
+
+    def power_button(self) -> None: ...
+
+    def pull_plug(self) -> None: ...
 
 
 class Machines:
@@ -23,31 +35,33 @@ class Machines:
         self._directory = directory.resolve()
         self._clear()
         self.disks: Disks = (ImageDisks if self.rooted else FolderDisks)(self._directory)
-        self._booted: dict[str, BootedMachine] = {}
-        self._history: list[BootedMachine] = []
+        self._booted: dict[str, Booted] = {}
+        self._history: list[Booted] = []
         self._lock = threading.RLock()
         self._closed = False
 
     def boot(self, guest: Guest, on_exit: Callable[[], None]) -> None:
-        for volume_id in guest.volumes.values():
-            self.disks.attach(guest.instance_id, volume_id)
-        root = self._root(guest.instance_id)
-        root.mkdir(parents=True, exist_ok=True)
+        self._root(guest.instance_id).mkdir(parents=True, exist_ok=True)
         with self._lock:
             if self._closed:
                 return
-            machine = BootedMachine(
-                guest,
-                on_exit,
-                root=root,
-                disks=self.disks,
-                image=self.image,
-                control_url=self.url,
-                cuts=self.cuts,
-                rooted=self.rooted,
-            )
+            machine = self._power_on(guest, on_exit)
             self._booted[guest.instance_id] = machine
             self._history.append(machine)
+
+    def _power_on(self, guest: Guest, on_exit: Callable[[], None]) -> Booted:
+        for volume_id in guest.volumes.values():
+            self.disks.attach(guest.instance_id, volume_id)
+        return BootedMachine(
+            guest,
+            on_exit,
+            root=self._root(guest.instance_id),
+            disks=self.disks,
+            image=self.image,
+            control_url=self.url,
+            cuts=self.cuts,
+            rooted=self.rooted,
+        )
 
     def power_button(self, instance_id: str) -> None:
         if machine := self._booted.get(instance_id):

@@ -5,6 +5,7 @@ and sends the events that EC2 and EBS send. Every step is taken under one lock, 
 hypervisor works.
 """
 
+import base64
 import copy
 import functools
 import json
@@ -21,7 +22,7 @@ from .ec2_rules import check, template_data
 from .events import EventBus
 from .faults import Faults
 from .hypervisor import Guest, Hypervisor
-from .interposer import Answer, Forward, Refused, plain_client
+from .interposer import REGION, Answer, Forward, Refused, plain_client
 from .locks import describe_locked, lock_snapshot, unlock_snapshot
 from .timeline import Timeline
 
@@ -409,6 +410,7 @@ class SlowEc2:
             metadata=lambda: self.metadata(instance.id),
             volumes=volumes,
             admits=functools.partial(self.admits, instance.id),
+            user_data=base64.b64decode(str(instance.user_data)) if instance.user_data else None,
         )
 
     def metadata(self, instance_id: str) -> dict[str, str]:
@@ -418,20 +420,25 @@ class SlowEc2:
         """
         with self.lock:
             instance = self._instance(instance_id)
+            document = {"instanceId": instance.id, "region": REGION, "availabilityZone": instance.availability_zone}
+            address = str(instance.private_ip)
+            name = f"ip-{address.replace('.', '-')}.{REGION}.compute.internal"
             found = {
+                "dynamic/instance-identity/document": json.dumps(document),
+                "meta-data/ami-id": instance.image_id,
+                "meta-data/hostname": name,
                 "meta-data/instance-id": instance.id,
                 "meta-data/instance-type": instance.instance_type,
-                "meta-data/local-ipv4": instance.private_ip or "",
+                "meta-data/local-hostname": name,
+                "meta-data/local-ipv4": address,
                 "meta-data/placement/availability-zone": instance.availability_zone,
+                "meta-data/placement/region": REGION,
             }
             if instance.public_ip:
                 found["meta-data/public-ipv4"] = instance.public_ip
             if instance.metadata_options.instance_metadata_tags == "enabled":
                 tags = {tag["key"]: tag["value"] for tag in instance.get_tags()}
                 found |= {f"meta-data/tags/instance/{key}": value for key, value in tags.items()}
-                found["meta-data/tags/instance"] = "\n".join(sorted(tags))
-            if instance.user_data:
-                found["user-data"] = str(instance.user_data)
             return found
 
     def _instance(self, instance_id: str) -> Any:
