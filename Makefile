@@ -8,19 +8,24 @@ help: ## What can be made
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-14s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
 
 .PHONY: demo
-demo: ## Two nights of four hosts on this machine, for real; ends with a restored file compared
-	@tools/prepare night
-	@$(PYTHON_BIN) -m tests.demo
+demo: ## Two nights of four hosts on this machine, for real; VAULT=vm: the vault is a machine booted by qemu
+	@tools/prepare $(if $(filter vm,$(VAULT)),vm,night)
+	@$(PYTHON_BIN) -m tests.demo $(if $(VAULT),--vault '$(VAULT)')
 
 .PHONY: test
 test: lint ## All tests: unit, contract, api, client, vault, end to end
 	@tools/prepare night
-	$(PYTHON_BIN) -m pytest -q -n 2 --dist worksteal -m 'not soak and not stack and not browser'
+	$(PYTHON_BIN) -m pytest -q -n 2 --dist worksteal -m 'not soak and not stack and not browser and not vm'
 
 .PHONY: e2e-stack
 e2e-stack: ## The stack deployed by CloudFormation on a local AWS: its nights, its permissions, its updates
 	@tools/prepare stack
 	$(PYTHON_BIN) -m pytest -q -n 2 --dist worksteal -m stack
+
+.PHONY: e2e-vm
+e2e-vm: ## The vault as a real machine, booted by qemu: its nights, its disks, its security
+	@tools/prepare vm
+	$(PYTHON_BIN) -m pytest -q -n 2 --dist loadfile -m vm
 
 .PHONY: test-look
 test-look: ## The timeline in headless Chromium: every lane, run and hover text, light and dark

@@ -65,6 +65,7 @@ def play(
     *,
     number: int,
     head_start: dict[str, float],
+    longest_seconds: int = LONGEST_SECONDS,
     dies: Player | None = None,
 ) -> Night:
     """Every host's backup, until the vault sleeps again and its restore points have settled.
@@ -91,8 +92,8 @@ def play(
                 view.say(f"[red]{dies.name} lost power[/] in the middle of its push")
             if all(ended) and moment.phase == "asleep" and not _vault(cloud)["pending_points"]:
                 break
-            if time.monotonic() - began > LONGEST_SECONDS:
-                raise TimeoutError(f"night {number} did not end in {LONGEST_SECONDS} s: {moment}")
+            if time.monotonic() - began > longest_seconds:
+                raise TimeoutError(f"night {number} did not end in {longest_seconds} s: {moment}")
             time.sleep(0.25)  # the picture's rate; nothing waits for it
     return _record(cloud, players, number, before)
 

@@ -6,7 +6,7 @@ from collections.abc import Callable, Iterator, Mapping
 from contextlib import ExitStack, contextmanager
 from pathlib import Path
 from types import TracebackType
-from typing import Any
+from typing import Any, Literal
 
 from chalice.app import CloudWatchEventConfig
 
@@ -32,7 +32,7 @@ class LocalCloud:
     `directory` holds disks and logs, and may hold those of a run that was killed: they are cleared first.
     `policy` are fields of chalicelib.model.Policy. `machines=False`: agents are faked (`cloud.vaults`), no
     sshd, no disks. `rooted` None: real filesystems and namespaces where this user may make them.
-    `sweep_every` None: only `sweep()` sweeps.
+    `sweep_every` None: only `sweep()` sweeps. `vault` "vm": machines are booted by qemu, see vm/.
     """
 
     def __init__(
@@ -45,12 +45,14 @@ class LocalCloud:
         delays: Delays | None = None,
         sweep_every: float | None = 1.0,
         stack: str = "nightvault",
+        vault: Literal["process", "vm"] = "process",
     ) -> None:
         self.directory = directory
         self.clock = OffsetClock()
         self.faults = Faults()
         self.vaults = FakeVault()
         self._machines = machines
+        self._vault = vault
         self._rooted = rooted
         self._policy = dict(policy or {})
         self._delays = delays or Delays()
@@ -67,7 +69,7 @@ class LocalCloud:
     def __enter__(self) -> "LocalCloud":
         with ExitStack() as undo:
             self.directory.mkdir(parents=True, exist_ok=True)
-            self.hypervisor = Machines(self.directory, rooted=self._rooted) if self._machines else self.vaults
+            self.hypervisor = self._hypervisor()
             undo.callback(self.hypervisor.close)
             self.aws = LocalAws(hypervisor=self.hypervisor, delays=self._delays, clock=self.clock, faults=self.faults)
             undo.callback(self.aws.close)
@@ -176,6 +178,15 @@ class LocalCloud:
         return self.hypervisor
 
     # setting up
+
+    def _hypervisor(self) -> Hypervisor:
+        if not self._machines:
+            return self.vaults
+        if self._vault == "vm":
+            from .vm.machines import VirtualMachines  # noqa: PLC0415 - only where there is a qemu
+
+            return VirtualMachines(self.directory)
+        return Machines(self.directory, rooted=self._rooted)
 
     def _wire_app(self, undo: ExitStack) -> Any:
         import app  # noqa: PLC0415 - only now: importing it is the application's cold start
