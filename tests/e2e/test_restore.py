@@ -9,8 +9,7 @@ import pytest
 
 from tests.demo.player import CLIENT, Player
 from tests.demo.trees import MIB
-from tests.e2e.nights import POLICY, asleep, back_up, host, last_backups, points, portrait
-from tests.e2e.test_cut import ONE_BIG_FILE, pushed
+from tests.e2e.nights import ONE_BIG_FILE, POLICY, asleep, back_up, host, last_backups, points, portrait, pushed
 from tests.localcloud.cloud import LocalCloud
 from tests.localcloud.machine import may_root
 
