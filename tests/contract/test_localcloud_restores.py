@@ -106,13 +106,12 @@ def test_an_older_point_is_served_and_nothing_is_left(cloud: LocalCloud, fault: 
     assert cloud.vaults.restores_from("C") == first
     if fault == "killed":
         cloud.pull_plug()
-        ready(cloud, host, run_id)
-        assert cloud.vaults.restores_from("C") == first
+        cloud.wait_until(lambda: cloud.vaults.restores_from("C") == first, 60, what="the next boot serves it too")
     assert len(lent(cloud)) == 1
     host.finish(run_id)
     over(cloud)
     assert len(cloud.snapshots()) == snapshots
-    assert not cloud.faults.pending(), "what was to go wrong went wrong"
+    cloud.wait_until(lambda: not cloud.faults.pending(), 10, what="what was to go wrong has gone wrong")
     made = [each.gist for each in cloud.calls("CreateVolume", ended="ok") if "SnapshotId" in each.gist]
     assert len({gist["ClientToken"] for gist in made}) == 1, "asked again, it is the same volume"
 

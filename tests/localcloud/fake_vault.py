@@ -69,7 +69,8 @@ class FakeVault(NoMachines):
     def restores_from(self, host: str) -> str | None:
         """What a pull of the host would get: the run committed on the mounted restore's volume, else on its own."""
         for agent in self._live_agents():
-            for volume_id in (agent.restores.get(host), agent.volume_of(host)):
+            own = next((each["volume_id"] for each in agent.orders["hosts"] if each["host"] == host), None)
+            for volume_id in (agent.restores.get(host), own):
                 if volume_id and self.disks[volume_id].attached_to == agent.guest.instance_id:
                     return self.disks[volume_id].committed
         return None
