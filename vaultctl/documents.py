@@ -92,6 +92,11 @@ class Verdict(Struct, frozen=True, kw_only=True):
     refused: str = ""
 
 
+class Archive(Struct, frozen=True, kw_only=True):
+    points: list[str]
+    dollars: float
+
+
 class Retention(Struct, frozen=True, kw_only=True):
     """An answer to `retention`."""
 
@@ -101,6 +106,7 @@ class Retention(Struct, frozen=True, kw_only=True):
     verdicts: list[Verdict]
     kept_since: datetime | None = None
     deleted: list[Point] = msgspec.field(default_factory=list)
+    archive: Archive | None = None
 
 
 class Window(Struct, frozen=True, kw_only=True):

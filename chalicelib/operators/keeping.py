@@ -1,5 +1,6 @@
 """Actions about what is kept: a host's retention, and locks on single restore points. docs/retention.md explains it."""
 
+import math
 from collections.abc import Callable
 from datetime import datetime
 from typing import Annotated, Any, Literal
@@ -12,13 +13,16 @@ from msgspec.structs import replace
 from chalicelib import errors
 from chalicelib.commands import HostChanged
 from chalicelib.control import Amendment
+from chalicelib.growth import GIB
 from chalicelib.model import Host, Marks, PointState, RestorePoint, Retention
 from chalicelib.operators.action import Action
 from chalicelib.operators.clients import Clients
+from chalicelib.operators.cost import known_prices
 from chalicelib.operators.hosts import known_host
 from chalicelib.operators.views import PointView, point_view
+from chalicelib.pricing.history import archive_saves, may_be_archived, own_bytes
 from chalicelib.retaining import spared, verdicts
-from chalicelib.retention import Verdict
+from chalicelib.retention import Verdict, Why
 from chalicelib.wiring import Wiring
 
 Places = Annotated[int, msgspec.Meta(ge=0, le=1000)]
@@ -37,8 +41,15 @@ class VerdictView(Struct, frozen=True, kw_only=True):
     refused: str
 
 
+class Archive(Struct, frozen=True, kw_only=True):
+    """What EBS Snapshots Archive would take off a month, at most, if these points were moved there."""
+
+    points: list[str]
+    dollars: float
+
+
 class RetentionAnswer(Struct, frozen=True, kw_only=True):
-    """`own`: the numbers are the host's, not the stack's. `deleted`: newest first."""
+    """`own`: the numbers are the host's, not the stack's. `deleted`: newest first. `archive` null: saves nothing."""
 
     host: str
     retention: Retention
@@ -46,6 +57,7 @@ class RetentionAnswer(Struct, frozen=True, kw_only=True):
     kept_since: datetime | None
     verdicts: list[VerdictView]
     deleted: list[PointView]
+    archive: Archive | None = None
 
 
 class HostRetention(Action, tag="retention"):
@@ -79,6 +91,7 @@ class HostRetention(Action, tag="retention"):
             kept_since=host.kept_since,
             verdicts=[_verdict_view(each) for each in found],
             deleted=[point_view(point) for point in wired.store.buried(host.name)[::-1]],
+            archive=_archive(wired, host, found),
         )
 
     def _changes(self, host: Host, wired: Wiring) -> dict[str, object]:
@@ -94,6 +107,28 @@ class HostRetention(Action, tag="retention"):
         if self.hold is not None:
             changes["kept_since"] = wired.clock.now() if self.hold else None
         return changes
+
+
+def _archive(wired: Wiring, host: Host, found: list[Verdict]) -> Archive | None:
+    monthlies = [verdict for verdict in found if Why.MONTHLY in verdict.why]
+    places = (host.retention or wired.control.policy.retention).monthly
+    if not any(may_be_archived(verdict.why) for verdict in monthlies):
+        return None
+    windows = wired.store.windows(host.vault_id)
+    runs = [run for window in windows for run in window.runs.values() if run.host == host.name]
+    sent = [(run.started_at, run.stats.bytes_sent or 0) for run in runs if run.stats]
+    since = min((window.opened_at for window in windows), default=wired.clock.now())
+    prices = known_prices(Clients(wired), wired.settings.table)
+    saved: dict[str, float] = {}
+    for index, verdict in enumerate(found):
+        point = verdict.point
+        own = own_bytes(found, index, sent, since) if may_be_archived(verdict.why) else None
+        if own is not None:
+            full = (point.volume_gib or 0) * GIB if point.used_bytes is None else point.used_bytes
+            months = max(1, places - monthlies.index(verdict))
+            saved[str(point.snapshot_id)] = archive_saves(full, min(own, full), months, prices)
+    worth = {snapshot_id: dollars for snapshot_id, dollars in saved.items() if dollars > 0}
+    return Archive(points=list(worth), dollars=math.fsum(worth.values())) if worth else None
 
 
 def _verdict_view(verdict: Verdict) -> VerdictView:

@@ -1,7 +1,7 @@
 """The cost pages' tables, from the reports and the prices themselves. `python -m tests.pricing.write` writes them."""
 
 from chalicelib.pricing.control_plane import ALARM_METRICS, DASHBOARDS
-from chalicelib.pricing.scenarios import SCENARIOS, Report, report
+from chalicelib.pricing.scenarios import GROWN, SCENARIOS, Report, report
 from chalicelib.pricing.table import LISTED, Prices
 
 # The bill's items in the order of the tables.
@@ -45,7 +45,11 @@ def article(made: Report) -> str:
     older = made.scenario.older_gib
     extra = [
         ("the root volume", "8 GiB of gp3", items["root volumes"]),
-        ("29 older nights of each host", f"{older:g} GiB of changed blocks", made.older_dollars),
+        (
+            f"{made.scenario.points - 1} older points of each host",
+            f"{older:g} GiB of changed blocks",
+            made.older_dollars,
+        ),
         ("requests and table", "Lambda, API Gateway, DynamoDB", items["requests"] + items["table"]),
         ("a key of your own", "KMS", items["key"]),
         ("being watched", f"alarms on {ALARM_METRICS} metrics, {DASHBOARDS} dashboard, logs", items["watching"]),
@@ -70,6 +74,10 @@ def sizes(prices: Prices = LISTED) -> str:
         rows.append([name, *map(_dollars, cells)])
     rows.append(["**nightvault**", *(f"**{_dollars(each.bill.so_far)}**" for each in made)])
     rows.append(["less always-free allowances, at most", *(_dollars(_least(each)) for each in made)])
+    grown = [report(name, prices, nights=GROWN) for name in SCENARIOS]
+    cells = [each.bill.by_item()["restore points"][0] for each in grown]
+    rows.append(["restore points after two years", *map(_dollars, cells)])
+    rows.append(["**nightvault after two years**", *(f"**{_dollars(each.bill.so_far)}**" for each in grown)])
     rows += _peer_rows(made)
     return _table(head, rows)
 
@@ -77,7 +85,12 @@ def sizes(prices: Prices = LISTED) -> str:
 def summary(prices: Prices = LISTED) -> str:
     """The README's: sums only."""
     made = [report(name, prices) for name in SCENARIOS]
-    rows = [["nightvault", *(_dollars(each.bill.so_far) for each in made)], *_peer_rows(made)]
+    grown = [report(name, prices, nights=GROWN) for name in SCENARIOS]
+    rows = [
+        ["nightvault, after thirty nights", *(_dollars(each.bill.so_far) for each in made)],
+        ["nightvault, after two years", *(_dollars(each.bill.so_far) for each in grown)],
+        *_peer_rows(made),
+    ]
     return _table(["a month, $", *(f"{each.scenario.hosts:,} hosts" for each in made)], rows)
 
 

@@ -8,23 +8,26 @@ from datetime import timedelta
 from types import MappingProxyType
 
 from msgspec import Struct
+from msgspec.structs import replace
 
-from chalicelib.model import MAX_HOSTS
+from chalicelib.model import MAX_HOSTS, Retention
 from chalicelib.pricing.bill import Bill, bill
 from chalicelib.pricing.control_plane import Traffic, counts
+from chalicelib.pricing.history import kept, older_gib
 from chalicelib.pricing.peers import ARTICLE_DOLLARS, Line, Peer, article_lines, peers
 from chalicelib.pricing.table import LISTED, Prices
 from chalicelib.pricing.usage import GIB, Snapshot, Usage, Volume, month_bounds
 
 MONTH = "2026-11"  # thirty days
 NIGHTS = 30
+GROWN = 730  # nights after which the default retention has nothing more to add
 ROOT_GIB = 8
 
 
 class Scenario(Struct, frozen=True, kw_only=True):
     """`hosts` of `gib` each, changing `nightly_gib` a night each; each vault awake `awake_minutes` a night.
 
-    `points`: restore points kept of each host, the newest state and the nights before it.
+    `nights`: how many there have been; of each host those restore points are left that retention keeps.
     """
 
     name: str
@@ -32,7 +35,8 @@ class Scenario(Struct, frozen=True, kw_only=True):
     gib: int = 5
     nightly_gib: float = 1.0
     awake_minutes: float = 15.0
-    points: int = NIGHTS
+    nights: int = NIGHTS
+    retention: Retention = Retention()
     instance_type: str = "t4g.small"
     volume_type: str = "gp3"
 
@@ -41,14 +45,24 @@ class Scenario(Struct, frozen=True, kw_only=True):
         return math.ceil(self.hosts / MAX_HOSTS)
 
     @property
+    def points(self) -> int:
+        """Restore points of each host."""
+        return len(kept(self.nights, self.retention))
+
+    @property
+    def older_gib_a_host(self) -> float:
+        """Stored for the points before its newest: what changed between them, at most."""
+        return older_gib(kept(self.nights, self.retention), self.gib, self.nightly_gib)
+
+    @property
     def newest_gib(self) -> float:
         """Stored for the newest state of every host: full volumes."""
         return self.hosts * float(self.gib)
 
     @property
     def older_gib(self) -> float:
-        """Stored for the nights before it: what each changed."""
-        return self.hosts * (self.points - 1) * self.nightly_gib
+        """Stored for the points before those."""
+        return self.hosts * self.older_gib_a_host
 
 
 SCENARIOS = MappingProxyType(
@@ -78,7 +92,7 @@ class Report(Struct, frozen=True, kw_only=True):
 
 
 def usage_of(scenario: Scenario, region: str) -> Usage:
-    """A whole month of it: every volume there all month, every restore point kept, every night the same."""
+    """A whole month of it: every volume and restore point there all month, every night the same."""
     begin, end = month_bounds(MONTH)
     before = begin - timedelta(days=1)
     hosts = [f"h{number:04}" for number in range(1, scenario.hosts + 1)]
@@ -88,7 +102,7 @@ def usage_of(scenario: Scenario, region: str) -> Usage:
     volumes = [Volume(volume_id=f"root-{v}", host=None, gib=ROOT_GIB, type="gp3", since=before) for v in vaults]
     volumes += [Volume(volume_id=h, host=h, gib=scenario.gib, type=scenario.volume_type, since=before) for h in hosts]
     newest = int(scenario.gib * GIB)
-    older = int((scenario.points - 1) * scenario.nightly_gib * GIB)
+    older = int(scenario.older_gib_a_host * GIB)
     snapshots = [
         Snapshot(snapshot_id=f"new-{h}", host=h, stored_bytes=newest, since=before, basis="full") for h in hosts
     ]
@@ -117,10 +131,10 @@ def usage_of(scenario: Scenario, region: str) -> Usage:
     )
 
 
-def report(name: str, prices: Prices = LISTED) -> Report:
-    """The report of a scenario by its name. Raises KeyError that says which there are."""
+def report(name: str, prices: Prices = LISTED, *, nights: int = NIGHTS) -> Report:
+    """The report of a scenario by its name, after so many nights. Raises KeyError that says which there are."""
     try:
-        scenario = SCENARIOS[name]
+        scenario = replace(SCENARIOS[name], nights=nights)
     except KeyError:
         raise KeyError(f"scenario: {name!r} is none of {', '.join(SCENARIOS)}") from None
     made = bill(usage_of(scenario, prices.region), prices)

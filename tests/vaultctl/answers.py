@@ -8,7 +8,7 @@ import msgspec
 from chalicelib.model import Kind, LastBackup, Outcome, Phase, PointState, Retention, Stats
 from chalicelib.operators.changes import Kept, RetireAnswer
 from chalicelib.operators.checks import Check
-from chalicelib.operators.keeping import RetentionAnswer, VerdictView
+from chalicelib.operators.keeping import Archive, RetentionAnswer, VerdictView
 from chalicelib.operators.views import HostView, PointView, RunView, VaultView, WindowView
 
 NOW = datetime(2026, 11, 24, 19, 0, tzinfo=UTC)
@@ -233,6 +233,7 @@ RETENTION = RetentionAnswer(
         _verdict(40, True, "locked", held_at=NOW),
     ],
     deleted=[],
+    archive=Archive(points=["snap-00000000000000028"], dollars=0.1875),
 )
 
 

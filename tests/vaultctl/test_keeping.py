@@ -2,10 +2,14 @@
 locked is not, and nothing goes unasked."""
 
 from collections.abc import Iterator
+from datetime import timedelta
 from typing import Any
 
 import pytest
 
+from chalicelib.growth import GIB
+from chalicelib.model import Kind, Outcome, PointState, RestorePoint, Run, Stats, Window
+from chalicelib.wiring import wired
 from tests.localcloud.cloud import LocalCloud
 from tests.vaultctl.helm import Done, OnLocalCloud, vaultctl
 from tests.vaultctl.test_commands import back_up
@@ -150,3 +154,46 @@ def test_what_is_refused_names_the_field(cloud: LocalCloud, action: str, fields:
     error = cloud.operate(action, **fields)["error"]
     assert error["code"] in ("BadRequest", "UnknownHost")
     assert names in error["message"]
+
+
+def test_what_the_archive_would_save_is_said(cloud: LocalCloud) -> None:
+    """H has a year of months behind it, in each of which all of its 2 GiB changed: the archive is a quarter of it."""
+    cloud.enroll("H")
+    store = wired().store
+    for number in range(12):
+        began = cloud.clock.now() - timedelta(days=31 * (12 - number))
+        backup = Run(
+            run_id=R(100 + number),
+            host="H",
+            kind=Kind.BACKUP,
+            started_at=began,
+            source_address="192.0.2.1",
+            lease_until=began,
+            outcome=Outcome.COMPLETE,
+            stats=Stats(bytes_sent=5 * GIB),
+        )
+        window = Window(window_id=f"w-{number}", vault_id="vault-1", opened_at=began, ceilings={}, runs={"r": backup})
+        vault = store.vault("vault-1")
+        assert vault
+        store.save(vault, window)
+        made = RestorePoint(
+            host="H",
+            vault_id="vault-1",
+            window_id=window.window_id,
+            volume_id="vol-1",
+            run_id=backup.run_id,
+            run_started_at=began,
+            outcome=Outcome.COMPLETE,
+            complete=True,
+            snapshot_id=f"snap-{number}",
+            state=PointState.COMPLETED,
+            made_at=began,
+            used_bytes=2 * GIB,
+        )
+        store.put_point(made)
+    answer = cloud.operate("retention", host="H", daily=1, weekly=1, dry_run=True)
+    archive = answer["archive"]
+    assert archive["points"] == [f"snap-{number}" for number in range(8, 0, -1)], "not the last three, nor the oldest"
+    assert archive["dollars"] == pytest.approx(8 * 2 * (0.05 - 0.0125))
+    few = ("--daily", "1", "--weekly", "1", "--dry-run")
+    assert "8 of them would cost $0.60 a month less, at most" in run(cloud, "retention", "H", *few).err

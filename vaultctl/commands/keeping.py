@@ -10,7 +10,7 @@ from vaultctl.documents import Point, Retention, Verdict, read
 from vaultctl.failures import usage
 from vaultctl.screen import BAD, FAINT, GOOD, WARN, Cell, Row
 from vaultctl.session import Session, session
-from vaultctl.words import NONE, when
+from vaultctl.words import NONE, dollars, when
 
 Snapshot = Annotated[str, typer.Argument(metavar="POINT", help="Its snapshot, as `vaultctl restore-points` shows it.")]
 
@@ -123,6 +123,9 @@ def _show(here: Session, found: Retention, *, dry_run: bool) -> None:
         here.screen.note(
             f"All up to {until} is held. Once all is well: vaultctl retention {found.host} --release", WARN
         )
+    if found.archive and found.archive.dollars >= 0.005:
+        number, saved = len(found.archive.points), dollars(found.archive.dollars)
+        here.screen.note(f"In EBS's archive {number} of them would cost ${saved} a month less, at most.")
     if dry_run:
         here.screen.note("Nothing has changed.")
 
