@@ -314,13 +314,19 @@ class Vault:
         }
 
 
+# As under systemd, the agent and sshd each have mounts of their own, which follow the machine's.
+_OWN_MOUNTS = ("unshare", "--mount", "--propagation", "slave")
+
+
 def _as_its_unit_says() -> list[str]:
     """What gives the agent no more rights than systemd will: a right that it lacks there fails here too."""
     unit = (IMAGE / "nightvault-agent.service").read_text()
     said = dict(line.split("=", 1) for line in unit.splitlines() if "=" in line and not line.startswith("#"))
-    rights = ["sys_admin"]  # to mount, which PID 1 does for it there
+    rights = ["sys_admin", "sys_chroot"]  # to have PID 1's mounts changed, by nsenter where systemd-run isn't
     rights += [name.removeprefix("CAP_").lower() for name in said["CapabilityBoundingSet"].split()]
     return [
+        *_OWN_MOUNTS,
+        *("env", "NIGHTVAULT_DISK_COMMAND=nsenter --mount=/proc/1/ns/mnt"),
         *("/bin/sh", "-c", f'umask {said["UMask"]} && exec "$@"', "sh"),
         *("setpriv", f"--bounding-set=-all,+{',+'.join(rights)}", "--no-new-privs"),
     ]
@@ -394,7 +400,7 @@ class Machine(Vault):
         self.path("/srv/keys").mkdir(mode=0o755, exist_ok=True)
         self.path("/srv/sshd_config").write_text(text)
         self.run("groupadd", "-f", "--system", "nightvault")
-        argv = [SSHD, "-D", "-e", "-f", "/srv/sshd_config"]
+        argv = [*_OWN_MOUNTS, SSHD, "-D", "-e", "-f", "/srv/sshd_config"]
         self.tell(do="start", name="sshd", argv=argv, log=str(self.base / "sshd.log"))
         wait_until(lambda: answers_ssh(self.port))
 
