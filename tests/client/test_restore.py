@@ -264,3 +264,44 @@ def test_too_little_room_is_said_before_anything_is_pulled(host: Host, tmp_path:
     assert "to pull: 0.6 MB of 0.6 MB, free in" in done.stdout
     assert "restore_dir" in done.stderr
     assert host.plane.bodies("/finish")[-1]["outcome"] == "failed"
+
+
+MOUNTED = ["mirror inplace", "mirror reverse", "rdiff inplace", "directory"]
+
+
+@pytest.mark.skipif(shutil.which("sshfs") is None, reason="sshfs is not installed")
+@pytest.mark.parametrize(
+    ("driver", "shell"),
+    [
+        pytest.param(driver, SHELLS[shell], id=f"{driver}-{shell}")
+        for driver, shell in zip(MOUNTED, ["dash", "bash", "busybox", "dash"], strict=True)
+    ],
+)
+def test_browsing(host: Host, driver: str, tmp_path: Path) -> None:
+    host.configure(*DRIVERS[driver])
+    (host.source / "folder").mkdir()
+    (host.source / "folder" / "file").write_text("in the folder")
+    host.good("backup")
+    folder = tmp_path / "two words"
+    whole = driver in ("mirror reverse", "directory")
+    file = (folder if whole else folder / str(host.source).lstrip("/")) / "folder" / "file"
+    with host.running("mount", str(folder)) as process:
+        assert process.stdout is not None
+        line = process.stdout.readline()
+        assert f"nightvault umount {folder}" in line, line + process.stdout.read()
+        assert file.read_text() == "in the folder"
+        with pytest.raises(OSError, match="Read-only"):
+            file.write_text("mine")
+        if driver == "mirror inplace":  # ended from elsewhere
+            host.good("umount", str(folder))
+        elif driver == "mirror reverse":  # by a backup, which takes the run away
+            host.plane.outcome, host.plane.reason = "abandoned", "a newer run"
+        else:  # by Ctrl-C or its like
+            process.terminate()
+        code = process.wait(60)
+    assert code == {"mirror inplace": 0, "mirror reverse": 14}.get(driver, 143)
+    assert not folder.is_mount()
+    assert list(folder.iterdir()) == []
+    if driver != "mirror reverse":
+        assert host.plane.bodies("/finish")[-1]["outcome"] == ("complete" if code == 0 else "failed")
+    assert host.run("umount", str(folder)).returncode == 16

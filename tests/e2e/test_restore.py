@@ -64,7 +64,15 @@ def test_every_archive_comes_back_of_tonight_and_of_the_night_before(tmp_path: P
             "H": ["--at", first["H"]["SnapshotId"], "--path", f"{hosts['H'].live}/folder 3"],
             "O": ["--at", first["O"]["SnapshotId"]],
         }
+        browsed = tmp_path / "browsed"
+        hosts["D"].run("mount", str(browsed))
         restore(cloud, older, hosts, tmp_path / "before")
+        cloud.wait_until(lambda: "nightvault umount" in hosts["D"].said(), 60, what="D browses")
+        where = browsed / str(hosts["D"].live / "folder 3" / "file 12").lstrip("/")
+        assert where.read_bytes() == (hosts["D"].live / "folder 3" / "file 12").read_bytes()
+        subprocess.run([hosts["D"].client, "-c", hosts["D"].config, "umount", browsed], check=True)
+        cloud.wait_until(hosts["D"].poll, 60, what="D has ended")
+        assert hosts["D"].exit_code == 0, hosts["D"].output
         for name in ("C", "O"):
             assert portrait(came_back(hosts[name], tmp_path / "before" / name)) == before[name], name
         folder = {
@@ -109,7 +117,7 @@ def test_a_new_machine_gets_back_what_was_whole_before_a_push_was_cut(tmp_path: 
             f"set -e; mount -t tmpfs tmpfs {c.folder}; mount -t tmpfs tmpfs /var/lib; "
             f"mount --bind {tmp_path}/etc /etc; mount --bind {bin_folder} /usr/local/bin; "
             f'[ ! -e /etc/nightvault ] && [ -z "$(ls -A {c.folder})" ]; '
-            f"nightvault recover {sheet} - {tmp_path}/back; "
+            f"nightvault recover {sheet} - {tmp_path}/back; mkdir -p {c.live}; touch {c.live}/file; "
             "nightvault backup || echo backup: $?"
         )
         done = subprocess.run(
