@@ -12,10 +12,11 @@ demo: ## Two nights of four hosts on this machine, for real; VAULT=vm: the vault
 	@tools/prepare $(if $(filter vm,$(VAULT)),vm,night)
 	@$(PYTHON_BIN) -m tests.demo $(if $(VAULT),--vault '$(VAULT)')
 
+# Three workers for two cores: a night waits, for machines and clients, as long as it works.
 .PHONY: test
 test: lint ## All tests: unit, contract, api, client, vault, end to end
 	@tools/prepare night
-	$(PYTHON_BIN) -m pytest -q -n 2 --dist worksteal -m 'not soak and not stack and not browser and not vm'
+	$(PYTHON_BIN) -m pytest -q -n 3 --dist worksteal -m 'not soak and not stack and not browser and not vm'
 
 .PHONY: e2e-stack
 e2e-stack: ## The stack deployed by CloudFormation on a local AWS: its nights, its permissions, its updates

@@ -46,8 +46,8 @@ def test_a_night(directory: Host) -> None:
 
 
 def test_window_end_cuts_and_the_next_run_resumes(directory: Host, tmp_path: Path) -> None:
-    directory.configure("keep = directory", "bandwidth_kib = 500")
-    directory.plane.seconds_left = 35  # 30 of them are the margin
+    directory.configure("keep = directory", "bandwidth_kib = 400")
+    directory.plane.seconds_left = 38  # 30 of them are the margin; the push would take ten
     done = directory.run("backup")
     assert done.returncode == 9, done.stderr
     assert "cut" in done.stderr
@@ -169,8 +169,8 @@ def test_with_the_real_gate(host: Host, tmp_path: Path) -> None:
     host.good("backup")
     trees.second_night(host.source)
     (host.source / "more").write_bytes(trees.noise(4_000_000, 8))
-    host.plane.outcome, host.plane.seconds_left = None, 32
-    host.configure("keep = directory", "bandwidth_kib = 1000")
+    host.plane.outcome, host.plane.seconds_left = None, 36  # 30 of them are the margin; the push would take eight
+    host.configure("keep = directory", "bandwidth_kib = 500")
     assert host.run("backup").returncode == 9
     host.plane.outcome, host.plane.seconds_left = None, 12000
     host.configure("keep = directory")

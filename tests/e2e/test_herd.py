@@ -87,7 +87,7 @@ def play(folder: Path, windows: int) -> None:
 
 
 def test_24_hosts_in_the_same_second(tmp_path: Path) -> None:
-    play(tmp_path, windows=3)
+    play(tmp_path, windows=2)  # one that launches the machine and makes the volumes, one like all later ones
 
 
 @pytest.mark.soak

@@ -58,7 +58,7 @@ class LocalCloud:
         self._delays = delays or Delays()
         self._sweep_every = sweep_every
         self._stack_name = stack
-        self.poll_seconds = 0.01  # of `wait_until`
+        self.poll_seconds = 0.05  # of `wait_until`: looking is a request, in the same process as the application
         self._exit = ExitStack()
         self._app: Any = None  # the module app.py: its handlers are its functions
         self.aws: LocalAws

@@ -2,6 +2,7 @@
 
 import json
 import os
+import shutil
 import signal
 import subprocess
 import tempfile
@@ -113,6 +114,17 @@ def test_a_snapshot_that_fails_is_said_and_made_again(cloud: LocalCloud) -> None
     assert len(cloud.calls("CreateSnapshot", ended="ok")) == 2
 
 
+@pytest.fixture
+def hurried(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The client's pauses, of which it makes half a minute before it gives a push up, last a tenth of a second."""
+    folder = tmp_path / "hurried"
+    folder.mkdir()
+    (folder / "sleep").write_text(f"#!/bin/sh\nexec {shutil.which('sleep')} 0.1\n")
+    (folder / "sleep").chmod(0o755)
+    monkeypatch.setenv("PATH", f"{folder}:{os.environ['PATH']}")
+
+
+@pytest.mark.usefixtures("hurried")
 def test_a_push_that_fails_is_found_and_cleaned_up(cloud: LocalCloud, temporary: Path) -> None:
     cloud.cut_connections(100_000, times=50)
     done, steps = verify(cloud)
@@ -130,7 +142,7 @@ def test_a_push_that_fails_is_found_and_cleaned_up(cloud: LocalCloud, temporary:
 
 
 def test_a_vault_that_never_comes_up(tmp_path: Path) -> None:
-    with LocalCloud(tmp_path / "cloud", policy={**POLICY, "wake_timeout_seconds": 5}) as cloud:
+    with LocalCloud(tmp_path / "cloud", policy={**POLICY, "wake_timeout_seconds": 1, "retry_seconds": 1}) as cloud:
         cloud.faults.never_boot(times=50)
         done = vaultctl(*FAST, "--patience", "0.1", "--json", invoke=OnLocalCloud(cloud))
         assert done.exit_code == Exit.FOUND_WRONG
