@@ -9,7 +9,7 @@ from botocore.exceptions import ClientError, EndpointConnectionError
 from msgspec.structs import replace
 
 from chalicelib.commands import Start
-from chalicelib.model import Kind
+from chalicelib.model import Kind, PointVolume
 from chalicelib.operators.cost import cost
 from chalicelib.operators.doctor import VCPUS, doctor
 from deploy.policies import _DOCTOR_AND_COST, FUNCTIONS, policy
@@ -109,6 +109,19 @@ def test_a_volume_of_nobody_is_named_and_never_deleted(lived: Lived) -> None:
     )["VolumeId"]
     assert lived.wrong(fix=True)["volumes"] == ("warning", made)
     assert lived.eyes.describe_volumes(VolumeIds=[made])["Volumes"], "it is still there"
+
+
+def test_a_restores_volume_is_left_alone_while_it_is_on_record_and_no_hosts_bill_has_it(lived: Lived) -> None:
+    snapshot = next(each["SnapshotId"] for each in lived.eyes.describe_snapshots(OwnerIds=["self"])["Snapshots"])
+    lent = PointVolume(host="h0", run_id="r-1", point_id=snapshot, place=0)
+    volume_id = lived.wiring.ec2_cloud.make_point_volume("vault-1", lent)
+    lived.backend.volumes[volume_id].encrypted = True
+    wait_until(lambda: lived.eyes.describe_volumes(VolumeIds=[volume_id])["Volumes"][0]["State"] == "available")
+    assert lived.wrong(fix=True) == {"volumes": ("warning", volume_id)}, "no vault knows it: the sweep removes it"
+    assert volume_id not in {each.volume_id for each in cost(lived.wiring, clients=lived.clients).usage.volumes}
+    vault = lived.vault
+    lived.wiring.store.save(replace(vault, point_volumes={"h0": replace(lent, volume_id=volume_id)}))
+    assert lived.wrong() == {}
 
 
 def test_a_volume_that_is_gone_is_said(lived: Lived) -> None:
