@@ -68,6 +68,8 @@ def see_to_point_volumes(draft: Draft, command: Command) -> None:
         if run.restore and host not in draft.vault.point_volumes and place is not None:
             volume = PointVolume(host=host, run_id=run.run_id, point_id=run.restore.point_id, place=place)
             draft.change(point_volumes={**draft.vault.point_volumes, host: volume})
+            # It may have waited for room: its time begins now.
+            draft.put_run(replace(run, lease_until=draft.after(draft.policy.lease_seconds)))
             draft.reasons.append(f"run {run.run_id} needs a volume of {volume.point_id}")
     if isinstance(command, Start | Report | Observe | PointVolumeMade | PointVolumeGone):
         state = command.state if isinstance(command, Observe) else None

@@ -14,6 +14,7 @@ from chalicelib.model import (
     InstanceState,
     Kind,
     Marks,
+    Mount,
     Outcome,
     Phase,
     PointMount,
@@ -304,6 +305,28 @@ def test_there_is_room_for_two_beside_twenty_four_hosts() -> None:
     assert points.free_place(replace(vault, point_volumes=taken)) is None
 
 
+def test_who_comes_when_there_is_no_room_waits_and_its_lease_with_it(
+    world: World, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(points, "MAX_VOLUMES", 3)  # as if C and H had 23 others beside them
+    first, _ = two_nights(world)
+    older = world.backed_up("H", R4)
+    world.backed_up("H", R4[:-1] + "8")
+    opened_first = restore(world, first)
+    restore(world, older, R5, "H")
+    assert opened_first.outcome is None
+    world.boot()
+    for _ in range(40):
+        world.report(transfers={"C": 1})
+        world.pass_minutes(1)
+    assert list(world.vault.point_volumes) == ["C"]
+    assert world.control.status("H", R5).outcome is None
+    world.finish("C", R3)
+    for _ in range(5):
+        world.report()
+    assert ready(world, R5, "H")
+
+
 # --- what goes wrong ----------------------------------------------------------------------------------------
 
 
@@ -328,6 +351,22 @@ def test_a_point_that_is_deleted_meanwhile_fails_the_run_and_nothing_else(world:
     assert world.vault.phase is Phase.ASLEEP
     world.pass_minutes(1)
     assert world.vault.point_volumes == {}
+
+
+def test_a_volume_of_its_own_that_cannot_be_mounted_is_done_without(
+    world: World, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    _, newest = two_nights(world)
+    assert restore(world).restore
+    assert source(world) is Source.LIVE
+    broken = Mount(volume_id="vol-C", mounted=False, detail="it holds something that is not ours")
+    monkeypatch.setattr(world, "_mount", lambda *_: broken)
+    world.boot()
+    assert source(world) is Source.POINT
+    for _ in range(3):
+        world.report()
+    assert ready(world)
+    assert world.cloud.of_point[world.vault.point_volumes["C"].volume_id or ""] == newest
 
 
 def test_throttling_is_waited_out(world: World) -> None:
