@@ -296,10 +296,10 @@ class Vault:
     def restore_point(self, host: Host, number: int = 0) -> dict[str, str]:
         """A volume made from what is on a host's disk this instant, and attached. Gives its order."""
         volume_id = f"vol-{0xBADC0FFEE + number:017x}"
-        self.copy_volume(host.volume_id, volume_id)
+        self.copy_volume(host, volume_id)
         return {"host": host.name, "volume_id": volume_id}
 
-    def copy_volume(self, volume_id: str, copy_id: str) -> None:
+    def copy_volume(self, host: Host, copy_id: str) -> None:
         raise NotImplementedError
 
     def config(self, **changes: Any) -> dict[str, Any]:
@@ -387,9 +387,14 @@ class Machine(Vault):
         self.tell(do="attach", volume_id=volume_id, image=str(image))
         return image
 
-    def copy_volume(self, volume_id: str, copy_id: str) -> None:
-        subprocess.run(["cp", "--sparse=always", self.image(volume_id), self.base / f"{copy_id}.img"], check=True)
-        self.attach(copy_id)
+    def copy_volume(self, host: Host, copy_id: str) -> None:
+        # A snapshot is of one instant, which a copy of a disk in use is not.
+        frozen = self.run("fsfreeze", "--freeze", f"/mnt/{host.name}").returncode == 0
+        image = self.base / f"{copy_id}.img"
+        subprocess.run(["cp", "--sparse=always", self.base / f"{host.volume_id}.img", image], check=True)
+        if frozen:
+            self.run("fsfreeze", "--unfreeze", f"/mnt/{host.name}")
+        self.tell(do="attach", volume_id=copy_id, image=str(image))
 
     def detach(self, volume_id: str) -> None:
         self.tell(do="detach", volume_id=volume_id)
@@ -449,8 +454,8 @@ class Rootless(Vault):
         folder.mkdir()
         return folder
 
-    def copy_volume(self, volume_id: str, copy_id: str) -> None:
-        subprocess.run(["cp", "-a", self.base / "dev" / volume_id, self.base / "dev" / copy_id], check=True)
+    def copy_volume(self, host: Host, copy_id: str) -> None:
+        subprocess.run(["cp", "-a", self.base / "dev" / host.volume_id, self.base / "dev" / copy_id], check=True)
 
     def start_sshd(self) -> None:
         if os.geteuid() == 0:
