@@ -46,6 +46,8 @@ class Alone:
     `user_data`: by default what the launch template carries in this checkout.
     """
 
+    instance_id = _INSTANCE
+
     def __init__(
         self,
         folder: Path,

@@ -42,7 +42,7 @@ _UNUSED_SECONDS = 14 * 86400
 # What Debian's images have in /etc beside the packages' own. Sources stay those that the image was built from.
 _FILES = {
     "etc/fstab": f"PARTUUID={PARTITION} / ext4 rw,discard,errors=remount-ro,x-systemd.growfs 0 1\n",
-    "etc/cloud/cloud.cfg.d/01_debian_cloud.cfg": "apt_preserve_sources_list: true\nmanage_etc_hosts: true\n",
+    "etc/cloud/cloud.cfg.d/01_debian_cloud.cfg": "apt: {preserve_sources_list: true}\nmanage_etc_hosts: true\n",
     "etc/apt/apt.conf.d/20auto-upgrades": (
         'APT::Periodic::Update-Package-Lists "1";\nAPT::Periodic::Unattended-Upgrade "1";\n'
     ),
@@ -174,7 +174,7 @@ def _make_disk(disk: Path, tree: Path) -> None:
     subprocess.run(command, check=True, env=environment)
     table = f"label: gpt\nstart={_START // 512}, size={size.rstrip('k')}KiB, type=linux, uuid={PARTITION}\n"
     command = ["sfdisk", "--quiet", "--no-reread", "--no-tell-kernel", "--wipe=never", str(disk)]
-    subprocess.run(command, input=table, text=True, check=True, env=environment)
+    subprocess.run(command, input=table, text=True, check=True, env=environment, capture_output=True)
     disk.chmod(0o444)
 
 

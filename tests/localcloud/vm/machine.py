@@ -94,6 +94,11 @@ class VirtualMachine:
             built.set()
 
     @property
+    def pid(self) -> int:
+        """Of its qemu."""
+        return self._process.pid
+
+    @property
     def on(self) -> bool:
         return not self._off.is_set()
 

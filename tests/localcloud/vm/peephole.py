@@ -30,6 +30,7 @@ class Peephole:
     def __init__(self, path: Path) -> None:
         self._path = path
         self._socket: socket.socket | None = None
+        self._heard = b""
         self._lock = threading.Lock()
 
     def run(self, command: str, *, seconds: float = 120.0) -> Ran:
@@ -68,25 +69,27 @@ class Peephole:
         return self._socket
 
     def _find_shell(self, port: socket.socket, deadline: float) -> None:
-        while True:  # what is typed before there is a shell is lost
-            name = secrets.token_hex(8)
+        """What is typed before there is a shell is lost; so it is asked again, at ever longer intervals."""
+        name = secrets.token_hex(8)
+        pause = 2.0
+        while time.monotonic() < deadline:
             port.sendall(f"\nstty -echo; PS1= PS2=; printf '\\036{name} \\037'\n".encode())
             with contextlib.suppress(TimeoutError):
-                self._answer(port, name, min(deadline, time.monotonic() + 2))
+                self._answer(port, name, min(deadline, time.monotonic() + pause))
                 return
-            if time.monotonic() > deadline:
-                raise TimeoutError("the machine has no shell on its second serial port")
+            pause = min(2 * pause, 30.0)
+        raise TimeoutError("the machine has no shell on its second serial port")
 
     def _answer(self, port: socket.socket, name: str, deadline: float) -> bytes:
         """What stands between the two marks of that name, the name first."""
-        found = b""
         while True:
+            begin = self._heard.find(_BEGIN + name.encode())
+            if begin >= 0 and (end := self._heard.find(_END, begin)) >= 0:
+                answer, self._heard = self._heard[begin + 1 : end], self._heard[end + 1 :]
+                return answer
             port.settimeout(max(0.01, deadline - time.monotonic()))
             more = port.recv(65536)
             if not more:
                 self._socket = None
                 raise ConnectionError("the machine is off")
-            found += more
-            begin = found.find(_BEGIN + name.encode())
-            if begin >= 0 and (end := found.find(_END, begin)) >= 0:
-                return found[begin + 1 : end]
+            self._heard += more
