@@ -281,7 +281,8 @@ def _take_runs(draft: Draft, command: Report) -> None:
 
 
 def _only_restores(draft: Draft, host: str) -> bool:
-    kinds = {run.kind for run in draft.window.live_runs if run.host == host}
+    """In this window, also when that is over: a pull may outlast its run by a moment, and changes nothing."""
+    kinds = {run.kind for run in draft.window.runs.values() if run.host == host}
     return kinds == {Kind.RESTORE}
 
 

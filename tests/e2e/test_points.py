@@ -119,14 +119,11 @@ def test_the_first_night_comes_back_and_then_the_second(tmp_path: Path, rooted: 
         assert c.exit_code == 0, c.output
 
 
-@pytest.mark.parametrize("fault", ["throttled", "lost"])
-def test_whatever_ec2_does_in_between(tmp_path: Path, fault: str) -> None:
+def test_each_call_is_throttled_and_then_its_answer_lost(tmp_path: Path) -> None:
     with two_nights(tmp_path) as (cloud, c, first, _):
         for operation in HANDLED:
-            if fault == "throttled":
-                cloud.faults.throttle(operation)
-            else:
-                cloud.faults.lose_response(operation)
+            cloud.faults.throttle(operation)
+            cloud.faults.lose_response(operation)
         asking, run_id = caller(c), str(uuid.uuid4())
         asking.start(run_id, "restore", asking.points()[1]["point_id"])
         assert pulled(c, ready(cloud, asking, run_id), tmp_path / "back") == first

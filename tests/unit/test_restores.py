@@ -83,6 +83,19 @@ def test_the_newest_point_is_on_the_hosts_own_volume_and_nothing_is_made(world: 
     assert not [call for call in world.cloud.calls if "point_volume" in call]
 
 
+def test_a_pull_that_outlasts_its_run_by_a_moment_has_changed_nothing(world: World) -> None:
+    two_nights(world)
+    restore(world)
+    world.start("H", R4)
+    world.boot()
+    world.report(transfers={"C": 7})
+    world.finish("C", R3)
+    world.clock.advance(1)
+    world.report(transfers={"C": 7})
+    assert restore(world, run_id=R5).restore
+    assert source(world, R5) is Source.LIVE
+
+
 def test_an_older_point_comes_from_a_volume_that_is_gone_afterwards(world: World) -> None:
     first, _ = two_nights(world)
     snapshots = len(world.cloud.snapshots)
