@@ -117,8 +117,7 @@ class Control:
         about restore points.
         """
         host = self._host(command.host)
-        known = self._vault(host.vault_id).find_run(command.run_id)
-        if command.kind is Kind.RESTORE and not known:
+        if command.kind is Kind.RESTORE and not self._vault(host.vault_id).find_run(command.run_id):
             command = replace(command, point=self._point(host.name, point_id))
         vault = self.apply(host.vault_id, command)
         return self._document(vault, host, vault.find_run(command.run_id))

@@ -102,6 +102,11 @@ BAD_STARTS: dict[str, dict[str, Any]] = {
     "an unknown field": {"run_id": R2, "kind": "backup", "hots": "C"},
     "another's name": {"run_id": R2, "kind": "backup", "host": "H"},
     "a run of another": {"run_id": R1, "kind": "backup"},
+    "a point of a backup": {"run_id": R2, "kind": "backup", "point": "snap-1"},
+    "a point that is none": {"run_id": R2, "kind": "restore", "point": "vol-1"},
+    "a point with a newline": {"run_id": R2, "kind": "restore", "point": "snap-1\n"},
+    "a point that is a list": {"run_id": R2, "kind": "restore", "point": ["snap-1"]},
+    "a point of 50 characters": {"run_id": R2, "kind": "restore", "point": "snap-" + "1" * 45},
 }
 BAD_FINISHES: dict[str, dict[str, Any]] = {
     "another's run": FINISH,

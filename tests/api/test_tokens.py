@@ -4,7 +4,7 @@ import pytest
 
 from tests.api.conftest import KEY, R1, Api
 
-ROUTES = [("POST", "/start"), ("GET", "/status"), ("POST", "/finish"), ("POST", "/report")]
+ROUTES = [("POST", "/start"), ("GET", "/status"), ("GET", "/points"), ("POST", "/finish"), ("POST", "/report")]
 
 
 @pytest.mark.parametrize(("method", "path"), ROUTES)
@@ -61,6 +61,7 @@ def test_a_hosts_token_is_no_vaults_and_the_other_way_round(api: Api) -> None:
     vault = api.tokens["@vault-1"]
     assert api.call("POST", "/start", {"run_id": R1, "kind": "backup"}, token=vault).status == 403
     assert api.call("GET", "/status", token=vault).status == 403
+    assert api.call("GET", "/points", token=vault).status == 403
     finish = {"run_id": R1, "outcome": "failed", "exit_code": 1}
     assert api.call("POST", "/finish", finish, token=vault).status == 403
     assert api.everything() == before
