@@ -20,6 +20,8 @@ from agent_volumes import mounts_below, run
 from gate_trees import Trees
 
 _END_SECONDS = 5.0
+_BIND = ("mount", "--bind", "-o", "ro,nosuid,nodev,noexec")
+_NEW = ".new"  # below mount_root/.sftp, where no host can look
 
 
 class Sftp:
@@ -35,23 +37,30 @@ class Sftp:
         Raises OSError or SubprocessError.
         """
         tree = Trees(place).current() if self._system else None
-        wanted = (tree.lstat().st_dev, f"/{tree.name}") if tree else None
+        wanted = (place.stat().st_dev, f"/{tree.name}") if tree else None
         if self.shown().get(host) == wanted:
             return
         self.hide(host)
         if tree:
+            new, folder = self._root / _NEW, self._root / host / "archive"
             self._root.mkdir(mode=0o700, exist_ok=True)
-            folder = self._root / host / "archive"
+            new.mkdir(exist_ok=True)
             folder.mkdir(mode=0o755, parents=True, exist_ok=True)
-            run("mount", "--bind", "-o", "ro,nosuid,nodev,noexec", str(tree), str(folder))
-            if self.shown().get(host) != wanted:  # it was no folder of this volume
-                self.hide(host)
-                raise OSError(f"{tree} changed while it was being mounted; it is looked at again")
+            # mount follows a symlink, and should the gate ever fail, a host could make one that leads to another
+            # host's tree: so what it is gets looked at where the host does not see it yet.
+            run(*_BIND, str(tree), str(new))
+            try:
+                if self._mounted().get(_NEW) != wanted:
+                    raise OSError(f"{tree} is no folder of its volume")
+                run(*_BIND, str(new), str(folder))
+            finally:
+                run("umount", str(new))
 
     def hide(self, host: str) -> None:
         """Show a host nothing, and end its sessions. Raises OSError or SubprocessError."""
-        while host in self.shown():
-            run("umount", "--lazy", str(self._root / host / "archive"))  # so that nobody new comes in ...
+        for path in (_NEW, f"{host}/archive"):  # the first if an agent was killed
+            while path in self._mounted():
+                run("umount", "--lazy", str(self._root / path))  # so that nobody new comes in ...
         for pid in [pid for name, pid, _ in _locked_in(self._root) if name == host]:
             with suppress(ProcessLookupError):
                 process = os.pidfd_open(pid)
@@ -63,10 +72,12 @@ class Sftp:
 
     def shown(self) -> dict[str, tuple[int, str]]:
         """What each host is shown: a device's number, and the name of the tree on it."""
-        if not self._system:
-            return {}
-        below = mounts_below(self._root)
-        return {path.removesuffix("/archive"): (device, folder) for path, device, folder in below}
+        mounted = self._mounted().items()
+        return {path.removesuffix("/archive"): what for path, what in mounted if path.endswith("/archive")}
+
+    def _mounted(self) -> dict[str, tuple[int, str]]:
+        below = mounts_below(self._root) if self._system else ()
+        return {path: (device, folder) for path, device, folder in below}
 
     def sessions(self) -> dict[str, list[registry.Command]]:
         """Each host's sessions, as commands under way. One process of each is the server: the one that sshd's own

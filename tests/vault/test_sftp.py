@@ -279,6 +279,27 @@ def test_sessions_end_with_the_volume(vault: Vault, tmp_path: Path, how: str) ->
         assert not re.search(" /mnt/(C|[.])", vault.run("cat", "/proc/mounts").stdout)
 
 
+def test_a_host_that_got_past_its_gate_is_shown_no_other_tree(machine: Machine, tmp_path: Path) -> None:
+    """It may write to its volume's root, then; what it puts there for root to follow is looked at first."""
+    c, h = vaults.mounted(machine, "C", "H")
+    source, run_id = tmp_path / "source", str(uuid.uuid4())
+    source.mkdir(mode=0o755)
+    (source / "secret").write_text(SECRET)
+    for host in (c, h):
+        vaults.back_up(host, source, run_id)
+    wait_until(lambda: c.sftp("ls secret").returncode == 0)
+    name = f"tree.{uuid.uuid4()}"
+    script = f"cd /mnt/C && ln -s /mnt/H/tree.{run_id} {name} && ln -s {name} x && mv -T x current"
+    done = machine.run("setpriv", f"--reuid={c.uid}", "--regid=nightvault", "--clear-groups", "sh", "-c", script)
+    assert done.returncode == 0, done.stderr
+    machine.poke()
+    wait_until(lambda: "is no folder of its volume" in machine.log.read_text())
+    assert c.sftp("ls secret").returncode != 0
+    assert "/mnt/.sftp/C" not in machine.run("cat", "/proc/mounts").stdout
+    assert "/mnt/.sftp/.new" not in machine.run("cat", "/proc/mounts").stdout
+    assert h.sftp("ls secret").returncode == 0
+
+
 def test_an_idle_session_is_no_transfer(vault: Vault, tmp_path: Path) -> None:
     """So a mount in use keeps its lease, and a forgotten one lets the vault sleep."""
     [host] = vaults.mounted(vault, "C", sftp_idle_seconds=1)
