@@ -54,22 +54,20 @@ def test_escrowed_by_other_means(host: Host) -> None:
     host.good("backup")  # whose key is not ours
 
 
-@pytest.mark.parametrize("driver", [driver for driver in DRIVERS if driver != "directory"])
+@pytest.mark.parametrize("driver", ["rdiff inplace", "mirror reverse", "encfs"])
 def test_a_sheet_is_proven(host: Host, driver: str, tmp_path: Path) -> None:
     bare(host, *DRIVERS[driver])
     sheet, text = tmp_path / "sheet", host.good("key").stdout
     sheet.write_text(text)
     (host.source / "file").write_text("text")
     host.good("archive")
-    host.good("key", "--check", str(sheet))
     # Typed: in another order, with other blanks, in part.
     facts = [line for line in text.splitlines() if ": " in line and not line.startswith((" ", "gocryptfs.conf"))]
     typed = "\n".join("  " + line.replace(" ", "  ") for line in reversed(facts))
     done = subprocess.run(
         host.command("key", "--check"), env=host.environment(), input=typed, text=True, capture_output=True, check=False
     )
-    if driver == "encfs" or driver.startswith("mirror"):
-        assert done.returncode in (0, 18)
+    assert done.returncode == 0, done.stderr
     good = host.good("key", "--check", str(sheet)).stdout
     assert "with its password" in good
     assert ("with its master key" in good) == (driver != "encfs" and shutil.which("gocryptfs-xray") is not None)
@@ -95,7 +93,7 @@ def test_a_sheet_is_proven(host: Host, driver: str, tmp_path: Path) -> None:
     ("driver", "shell"),
     [
         pytest.param(driver, SHELLS[shell], id=f"{driver}-{shell}")
-        for driver, shell in zip(["mirror inplace", "mirror reverse", "rdiff inplace"], SHELLS, strict=True)
+        for driver, shell in zip(["mirror inplace", "mirror reverse"], ["dash", "busybox"], strict=True)
     ],
 )
 def test_a_new_machine(host: Host, driver: str, tmp_path: Path) -> None:
@@ -105,7 +103,7 @@ def test_a_new_machine(host: Host, driver: str, tmp_path: Path) -> None:
     sheet = tmp_path / "sheet"
     sheet.write_text(host.good("key").stdout)
     host.good("backup")
-    keeps = {"mirror inplace": "all", "mirror reverse": "no xattrs"}.get(driver, "rdiff")
+    keeps = "all" if driver == "mirror inplace" else "no xattrs"
     expected = trees.describe(host.source, keeps=keeps)
     shutil.rmtree(host.state)
     source = host.source.rename(tmp_path / "was the source")
@@ -146,4 +144,14 @@ def test_a_new_machine(host: Host, driver: str, tmp_path: Path) -> None:
     )
     assert again.returncode == 2
     assert "nightvault restore DEST" in again.stderr
-    assert source.exists()
+    source.rename(host.source)
+    for line in (["key"], ["backup"]):
+        done = subprocess.run(
+            [*command[: len(new.shell) + 1], *line],
+            env=new.environment(**root),
+            capture_output=True,
+            text=True,
+            check=False,
+        )
+        assert done.returncode == 0, done.stderr
+    assert host.plane.bodies("/finish")[-1]["stats"]["bytes_literal"] < 20_000, "only what has changed is pushed"
