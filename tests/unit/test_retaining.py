@@ -83,6 +83,18 @@ def test_it_is_written_down_first_and_deleted_a_look_later() -> None:
     assert all(p.marks.deleted_at == world.clock.now() for p in graves)
 
 
+def test_two_looks_at_once_delete_nothing_that_one_has_just_written_down() -> None:
+    """Who has read the records before that, to restore from the point, must have had the time to say so."""
+    world = a_world()
+    history(world, 5)
+    look(world)
+    world.control.sweep()
+    world.clock.advance(59)
+    world.control.sweep()
+    assert len(facts(world, PointDropped)) == 2
+    assert not world.cloud.deleted_snapshots
+
+
 def test_it_looks_once_a_day_and_after_each_new_backup() -> None:
     world = a_world()
     history(world, 5)

@@ -15,10 +15,11 @@ from hypothesis.stateful import RuleBasedStateMachine, invariant, precondition, 
 from msgspec.structs import replace
 
 from chalicelib.model import Marks, Outcome, PointState, RestorePoint, Retention
-from chalicelib.retention import NEWEST_KEPT, Why, judge
+from chalicelib.retention import Why, judge
 
 BEGIN = datetime(2026, 1, 1, 2, 30, tzinfo=UTC)
 DEFAULT = Retention()
+LAST_THREE = 3
 YEARS = int(os.environ.get("NIGHTVAULT_LIVES", "0"))
 TIERS: dict[str, Callable[[datetime], object]] = {
     "daily": datetime.date,
@@ -182,7 +183,7 @@ def test_invariants(
     gone = [v.point for v in verdicts if not v.keep]
     stay = [v.point for v in verdicts if v.keep]
     past = [v.point for v in verdicts if v.point.counts and (v.point.made_at or now) <= now]
-    assert all(each in stay for each in past[:NEWEST_KEPT]), "one of the last three complete ones went"
+    assert all(each in stay for each in past[:LAST_THREE]), "one of the last three complete ones went"
     assert not any(each.marks.held_at for each in gone), "a locked one went"
     assert not any(each.state is PointState.PENDING for each in gone), "a pending one went"
     assert not any((each.made_at or now) > now for each in gone), "one from the future went"
@@ -241,7 +242,7 @@ def test_every_night_leaves_what_one_application_would(hours: list[int], retenti
         left = kept([*left, night], retention, at)
     assert names(left) == names(kept(history, retention, at))
     if not retention.off:
-        assert len(left) <= retention.daily + retention.weekly + retention.monthly + NEWEST_KEPT
+        assert len(left) <= retention.daily + retention.weekly + retention.monthly + LAST_THREE
 
 
 # --- years of nights --------------------------------------------------------------------------------------
@@ -358,7 +359,7 @@ class Years(RuleBasedStateMachine):
     @invariant()
     def last_three(self) -> None:
         made = sorted((p.made_at, name) for name, p in self.ever.items() if p.counts and p.made_at)
-        assert {name for _, name in made[-NEWEST_KEPT:]} <= set(self.left)
+        assert {name for _, name in made[-LAST_THREE:]} <= set(self.left)
 
     @invariant()
     def slots(self) -> None:
