@@ -43,7 +43,6 @@ from chalicelib.commands import (
     Terminate,
     VaultReady,
     VolumeMade,
-    VolumeRefused,
     VolumesAttached,
     WakeFailed,
 )
@@ -230,9 +229,6 @@ def _absent(vault: Vault, mounts: dict[str, Mount]) -> bool:
 
 
 def _take_agent(draft: Draft, agent: Agent, command: Report) -> None:
-    for host, mount in command.mounts.items():
-        if mount.refused and agent.mounts.get(host) != mount:
-            draft.facts.append(VolumeRefused(host=host, volume_id=mount.volume_id, detail=mount.detail))
     seen = replace(
         agent,
         boot_id=command.boot_id,
@@ -249,12 +245,8 @@ def _take_agent(draft: Draft, agent: Agent, command: Report) -> None:
 
 
 def _unmounted(mounts: dict[str, Mount]) -> dict[str, Mount]:
-    """An agent that powers off has let go of its volumes, and has nothing to say of them; how full they are stays,
-    and which are not theirs."""
-    return {
-        host: mount if mount.refused else replace(mount, mounted=False, detail="the machine is stopping")
-        for host, mount in mounts.items()
-    }
+    """An agent that powers off has let go of its volumes, and has nothing to say of them; how full they are stays."""
+    return {host: replace(mount, mounted=False, detail="the machine is stopping") for host, mount in mounts.items()}
 
 
 def _take_runs(draft: Draft, command: Report) -> None:

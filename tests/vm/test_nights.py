@@ -12,8 +12,20 @@ from typing import Any
 import pytest
 
 from tests.demo.player import Player
+from tests.demo.proof import decrypted
 from tests.demo.trees import MIB
-from tests.e2e.nights import ONE_BIG_FILE, asleep, cipher, host, last_backups, on_the_vault, points, pushed, windows
+from tests.e2e.nights import (
+    ONE_BIG_FILE,
+    asleep,
+    cipher,
+    host,
+    last_backups,
+    on_the_vault,
+    points,
+    portrait,
+    pushed,
+    windows,
+)
 from tests.localcloud.aws import user_data_in_template
 from tests.localcloud.cloud import LocalCloud
 from tests.vm.machines import NIGHT_SECONDS, hypervisor, inside
@@ -78,8 +90,8 @@ def test_the_next_night_boots_the_same_machine_and_runs_no_user_data(cloud: Loca
     assert list(cloud.instances()) == first.instances
     point = points(cloud, "C")[-1]
     assert last_backups(cloud)["C"] == point["SnapshotId"]
-    with cloud.open_snapshot(point["SnapshotId"]) as snapshot:
-        assert on_the_vault(snapshot) == cipher(c)
+    with cloud.open_snapshot(point["SnapshotId"]) as snapshot, decrypted(snapshot, c) as plain:
+        assert portrait(plain / str(c.live).lstrip("/")) == portrait(c.live)
 
 
 def test_a_push_cut_by_the_plug_goes_on_where_it_was(cloud: LocalCloud, first: FirstNight, tmp_path: Path) -> None:

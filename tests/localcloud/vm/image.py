@@ -46,6 +46,9 @@ _FILES = {
     "etc/apt/apt.conf.d/20auto-upgrades": (
         'APT::Periodic::Update-Package-Lists "1";\nAPT::Periodic::Unattended-Upgrade "1";\n'
     ),
+    # An initrd would have loaded the network's driver, long before cloud-init looks for an interface.
+    "etc/modules-load.d/network.conf": "virtio_net\n",
+    "etc/systemd/system/cloud-init-local.service.d/network.conf": "[Unit]\nAfter=systemd-modules-load.service\n",
     "etc/default/locale": "LANG=C.UTF-8\n",
     "etc/hostname": "",
     "etc/machine-id": "",
@@ -160,6 +163,7 @@ def _customise(tree: Path) -> None:
             shutil.rmtree(path) if path.is_dir() else path.unlink()
     for name, text in _FILES.items():
         (tree / name).unlink(missing_ok=True)
+        (tree / name).parent.mkdir(exist_ok=True)
         (tree / name).write_text(text)
     (tree / "etc/resolv.conf").unlink(missing_ok=True)
     (tree / "etc/resolv.conf").symlink_to("/run/systemd/resolve/resolv.conf")
