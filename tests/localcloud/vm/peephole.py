@@ -73,7 +73,8 @@ class Peephole:
         name = secrets.token_hex(8)
         pause = 2.0
         while time.monotonic() < deadline:
-            port.sendall(f"\nstty -echo; PS1= PS2=; printf '\\036{name} \\037'\n".encode())
+            # No quotes: the beginning of a line may be lost, and half a pair would swallow all that follows.
+            port.sendall(f"\nstty -echo; PS1= PS2=; printf \\\\036{name}\\\\037\n".encode())
             with contextlib.suppress(TimeoutError):
                 self._answer(port, name, min(deadline, time.monotonic() + pause))
                 return
