@@ -6,7 +6,7 @@ found again from the records: a point that is to go carries `dropped_at` until i
 """
 
 from collections.abc import Iterable
-from datetime import datetime, timedelta
+from datetime import UTC, datetime, timedelta
 from typing import TYPE_CHECKING
 
 from msgspec.structs import replace
@@ -24,9 +24,11 @@ DAY = timedelta(days=1)
 # Longer than any Lambda of ours may run, so that who has read the records before they said so has acted by then.
 GRACE = timedelta(minutes=10)
 FIRST_PAUSE = timedelta(minutes=15)  # after a refusal; doubled each time, up to a day
-# Of one look, which a Lambda has a minute for; the next look goes on.
+# Of one look, which a Lambda has a minute for; the next look goes on, with those that had no turn.
 MOST_HOSTS = 50
-MOST_CALLS = 40
+MOST_DELETED = 40
+MOST_DELETED_A_HOST = 20
+NEVER = datetime.min.replace(tzinfo=UTC)
 
 
 class Retaining:
@@ -39,7 +41,11 @@ class Retaining:
         """Every host that is due. What went wrong with one keeps no other from its turn."""
         failures: list[Exception] = []
         look = _Look(self._control, now)
-        for host in [host for host in hosts if due(host, now)][:MOST_HOSTS]:
+        waiting = [host for host in hosts if due(host, now)]
+        waiting.sort(key=lambda host: host.retained.at if host.retained else NEVER)
+        for host in waiting[:MOST_HOSTS]:
+            if not look.left:
+                break
             try:
                 look.host(host)
             except Exception as failure:
@@ -91,15 +97,17 @@ def needed_by(vault: Vault | None, host: Host) -> dict[str, Why]:
 
 
 class _Look:
-    """One look at the hosts that are due. `_calls`: how many deletions are left to it."""
+    """One look at the hosts that are due. `left`: how many deletions are left to it."""
 
     def __init__(self, control: "Control", now: datetime) -> None:
         self._control = control
         self._now = now
-        self._calls = MOST_CALLS
+        self.left = MOST_DELETED
+        self._of_this_host = 0
 
     def host(self, host: Host) -> None:
         """Raises CloudRefused if EC2 cannot be asked about locks."""
+        self._of_this_host = min(self.left, MOST_DELETED_A_HOST)
         times = [self._now + DAY]
         for verdict in verdicts(self._control, host, self._now):
             times.append(self._see_to(verdict) or times[0])
@@ -132,9 +140,10 @@ class _Look:
         return None
 
     def _delete(self, verdict: Verdict) -> datetime | None:
-        if not self._calls:
+        if not self._of_this_host:
             return self._now
-        self._calls -= 1
+        self._of_this_host -= 1
+        self.left -= 1
         point = verdict.point
         try:
             if point.snapshot_id:

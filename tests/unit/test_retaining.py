@@ -1,6 +1,7 @@
 """Retention as the control plane applies it: what goes is written down, and deleted a look later; nothing is lost on
 the way, whoever dies, refuses or interferes."""
 
+from collections import Counter
 from datetime import UTC, datetime, timedelta
 
 import pytest
@@ -9,7 +10,7 @@ from msgspec.structs import replace
 from chalicelib.commands import PointDeleted, PointDropped, PointNotDeleted, PointSpared
 from chalicelib.errors import UnknownPoint
 from chalicelib.model import Kind, Outcome, PointState, Policy, RestorePoint
-from chalicelib.retaining import DAY, MOST_CALLS
+from chalicelib.retaining import DAY, MOST_DELETED, MOST_DELETED_A_HOST
 from tests.fakes.cloud import Killed, Snapshot
 from tests.fakes.mortal import MortalWorld
 from tests.fakes.world import World
@@ -18,13 +19,14 @@ FEW = Policy(keep_daily=2, keep_weekly=0, keep_monthly=0)
 QUARTER = 900
 
 
-def history(world: World, nights: int, **how: object) -> list[RestorePoint]:
-    """Restore points of C, one a night up to last night, as if they had been made."""
+def history(world: World, nights: int, host: str = "C", **how: object) -> list[RestorePoint]:
+    """Restore points of a host, one a night up to last night, as if they had been made."""
     made = []
+    of = "" if host == "C" else f"{host}-"
     for number in range(nights):
         made_at = world.clock.now() - timedelta(days=nights - number)
         point = RestorePoint(
-            host="C",
+            host=host,
             vault_id="vault-1",
             window_id=f"w-{number}",
             volume_id="vol-C",
@@ -32,13 +34,15 @@ def history(world: World, nights: int, **how: object) -> list[RestorePoint]:
             run_started_at=made_at,
             outcome=Outcome.COMPLETE,
             complete=True,
-            snapshot_id=f"snap-old-{number}",
+            snapshot_id=f"snap-old-{of}{number}",
             state=PointState.COMPLETED,
             made_at=made_at,
         )
         point = replace(point, **how)
         world.store.put_point(point)
-        world.cloud.snapshots[f"snap-old-{number}"] = Snapshot(f"snap-old-{number}", point, PointState.COMPLETED)
+        world.cloud.snapshots[f"snap-old-{of}{number}"] = Snapshot(
+            f"snap-old-{of}{number}", point, PointState.COMPLETED
+        )
         made.append(point)
     return made
 
@@ -205,11 +209,25 @@ def test_a_snapshot_that_is_gone_already_is_fine() -> None:
 
 def test_years_of_history_go_a_few_at_a_time() -> None:
     world = a_world()
-    history(world, 3 + 2 * MOST_CALLS + 5)
+    most = MOST_DELETED_A_HOST
+    history(world, 3 + 2 * most + 5)
     look(world)
-    for expected in (MOST_CALLS, 2 * MOST_CALLS, 2 * MOST_CALLS + 5):
+    for expected in (most, 2 * most, 2 * most + 5):
         look(world)
         assert len(world.cloud.deleted_snapshots) == expected
+
+
+def test_hosts_with_years_of_history_leave_the_others_their_turn() -> None:
+    world = a_world()
+    names = ["A", "B", "C", "D", "E"]
+    world.enrol(*(name for name in names if name != "C"))
+    for name in names:
+        history(world, 3 + 3 * MOST_DELETED_A_HOST, name)
+    look(world, 4)
+    gone = Counter(snapshot.point.host for snapshot in world.cloud.deleted_snapshots.values())
+    assert set(gone) == set(names), "everybody has had a turn"
+    assert sum(gone.values()) == 3 * MOST_DELETED
+    assert max(gone.values()) <= 2 * MOST_DELETED_A_HOST
 
 
 def test_a_host_that_fails_keeps_no_other_from_its_turn(monkeypatch: pytest.MonkeyPatch) -> None:
