@@ -248,6 +248,7 @@ class Host:
     vault: Vault
     plane: ControlPlane
     shell: list[str]
+    client: Path = CLIENT
 
     def __post_init__(self) -> None:
         self.state = self.folder / "state"
@@ -266,7 +267,7 @@ class Host:
         self.config_file.write_text("\n".join([*first, *named, *lines, ""]))
 
     def command(self, *arguments: str) -> list[str]:
-        return [*self.shell, str(CLIENT), "-c", str(self.config_file), *arguments]
+        return [*self.shell, str(self.client), "-c", str(self.config_file), *arguments]
 
     def environment(self, **more: str) -> dict[str, str]:
         return {**os.environ, "NIGHTVAULT_TRIES": "2", **more}

@@ -7,6 +7,7 @@ import re
 import shutil
 import subprocess
 import sys
+import tempfile
 import time
 from pathlib import Path
 from typing import Any
@@ -14,7 +15,7 @@ from typing import Any
 import pytest
 
 from tests.client import trees
-from tests.client.harness import SHELLS, Host, in_every_shell, wait_until
+from tests.client.harness import CLIENT, SHELLS, ControlPlane, Host, Vault, in_every_shell, wait_until
 from tests.client.test_archive import DRIVERS
 
 
@@ -83,6 +84,10 @@ def test_everything_and_a_part_come_back(host: Host, driver: str, tmp_path: Path
             assert came.read_bytes() == wanted.read_bytes()
         else:
             assert trees.describe(came, keeps=keeps)[0] == trees.describe(wanted, keeps=keeps)[0]
+    if driver != "encfs":
+        base = "" if driver == "directory" else str(host.source)
+        listed = host.good("list", "--at", "snap-0003", f"{base}/folder").stdout.splitlines()
+        assert sorted(listed) == [f"{base}/folder", f"{base}/folder/changed", f"{base}/folder/hard 2"]
     nothing = host.run("restore", "--path", str(host.source / "not there"), str(tmp_path / "nothing"))
     assert nothing.returncode == 15, nothing.stdout + nothing.stderr
     assert "not there" in nothing.stderr
@@ -193,6 +198,28 @@ def test_force_overwrites_what_has_the_same_name_and_deletes_nothing(host: Host,
     assert (dest / "folder" / "file").read_text() == "from the vault"
     assert (dest / "folder" / "mine alone").read_text() == "mine"
     assert [path.name for path in dest.iterdir()] == ["folder"]
+
+
+@pytest.mark.skipif(os.geteuid() != 0, reason="else every test here is one of an ordinary user")
+def test_an_ordinary_user(vault: Vault, plane: ControlPlane) -> None:
+    with tempfile.TemporaryDirectory(dir="/var/tmp") as name:
+        folder = Path(name)
+        folder.chmod(0o755)
+        shutil.copytree(CLIENT.parent, folder / "client")
+        nobody = ["setpriv", "--reuid=65534", "--regid=65534", "--clear-groups", "env", f"HOME={folder}", "sh"]
+        host = Host(folder / "host", vault, plane, nobody, client=folder / "client" / "nightvault")
+        host.configure("keep = directory")
+        (host.source / "read-only").mkdir()
+        (host.source / "read-only" / "file").write_text("text")
+        (host.source / "read-only" / "file").chmod(0o400)
+        (host.source / "read-only").chmod(0o500)
+        subprocess.run(["chown", "-R", "65534:65534", host.folder], check=True)
+        host.enroll()
+        host.good("backup")
+        dest = host.folder / "dest"
+        host.good("restore", "--path", "read-only", str(dest))
+        assert trees.describe(dest / "read-only")[0] == trees.describe(host.source / "read-only")[0]
+        assert list((host.state / "restore").glob("part*")) == []
 
 
 def test_a_cut_pull_goes_on_where_it_was(host: Host, tmp_path: Path) -> None:
