@@ -185,8 +185,8 @@ class Agent:
     def _account(self, order: HostOrder) -> bool:
         try:
             self._accounts.apply(order)
-        except OSError as error:
-            log("account_failed", host=order.host, error=str(error)[:300])
+        except (OSError, subprocess.SubprocessError) as error:
+            log("account_failed", host=order.host, error=_said(error))
             return False
         return True
 

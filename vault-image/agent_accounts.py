@@ -9,9 +9,12 @@ from pathlib import Path
 
 from agent_config import BadConfig, Config
 from agent_orders import HostOrder
+from agent_volumes import run
 
 # Of the accounts that run the gate, and of those that read over SFTP: sshd_config knows both.
 GATE, READ = "nightvault", "nightvault-read"
+# A host has a handful of notes at a time, of one page each.
+_NOTES = "mode=0700,size=256k,nr_inodes=128,nosuid,nodev,noexec"
 # These paths stand unquoted in a line that sshd gives to a shell.
 _PLAIN = re.compile(r"[A-Za-z0-9/._+-]+")
 
@@ -37,12 +40,14 @@ class Accounts:
             return grp.getgrnam(name).gr_gid
 
     def apply(self, order: HostOrder) -> None:
-        """Make a host's accounts, with the ordered number, and its folder of notes. Raises OSError."""
+        """Make a host's accounts, with the ordered number, and its folder of notes. Raises OSError, SubprocessError."""
         notes = self._config.run_dir / order.host
         notes.mkdir(mode=0o700, exist_ok=True)
         if self._config.accounts == "single":
             return
         self._accounts(order)
+        if not notes.is_mount():  # memory of its own, so that no host can fill another's
+            run("mount", "-t", "tmpfs", "-o", _NOTES, "nightvault-notes", str(notes))
         if notes.stat().st_uid != order.uid:
             os.chown(notes, order.uid, self.group_id())
 

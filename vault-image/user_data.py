@@ -79,7 +79,7 @@ def sshd_config(
 def files() -> dict[str, tuple[int, str]]:
     """Every file that a vault gets, by path: its mode and text."""
     found = {
-        "/etc/nightvault/agent.json": (0o644, "{}\n"),
+        "/etc/nightvault/agent.json": (0o600, "{}\n"),
         "/etc/nightvault/sshd_config": (0o644, sshd_config()),
         "/opt/nightvault/install.sh": (0o755, (_HERE / "install.sh").read_text()),
     }

@@ -49,18 +49,12 @@ def alone(two: Both) -> Both:
     return vault, dataclasses.replace(c, shared=None), h
 
 
-def state(two: Both) -> dict[str, object]:
-    """All of H's volume, but what no attack of C's may have to do with."""
-    vault, _c, h = two
-    root = vault.volume(h)
-    return {str(p.relative_to(root)): (p.lstat().st_mtime_ns, p.lstat().st_mode) for p in root.rglob("*")}
-
-
 @pytest.fixture
 def unharmed(two: Both) -> Iterator[None]:
-    before = state(two)
+    vault, _c, h = two
+    before = vault.state(h)
     yield
-    assert state(two) == before
+    assert vault.state(h) == before
 
 
 def no_secret(*folders: Path) -> bool:
@@ -224,7 +218,7 @@ def test_no_shell_no_terminal_no_other_program(alone: Both) -> None:
         name, *options = program.split()
         place = f"{c.user}@127.0.0.1:" + ("" if name == "sftp" else "/etc/passwd")
         command = [*c.sftp_command(name), *options, place, *([] if name == "sftp" else ["/dev/null"])]
-        done = subprocess.run(command, capture_output=True, text=True, check=False, input="ls\n", timeout=20)
+        done = subprocess.run(command, capture_output=True, text=True, check=False, input="ls\n", timeout=c.patience)
         assert done.returncode != 0, program
 
 
@@ -242,14 +236,14 @@ def test_no_forwarding(alone: Both, account: str) -> None:
         inside.listen()
         inside.setblocking(False)
         port = inside.getsockname()[1]
-        assert c.ssh(options=["-W", f"127.0.0.1:{port}"], text="hello").returncode != 0
+        assert c.ssh(options=["-W", f"{vault.outside}:{port}"], text="hello").returncode != 0
         for option in ("-L", "-D"):
             local = vaults.free_port()
-            way = f"127.0.0.1:{local}" + (f":127.0.0.1:{port}" if option == "-L" else "")
+            way = f"127.0.0.1:{local}" + (f":{vault.outside}:{port}" if option == "-L" else "")
             command = [*c.ssh_command(), "-N", option, way, f"{c.user}@127.0.0.1"]
             with subprocess.Popen(command, stderr=subprocess.DEVNULL) as client:
                 try:
-                    vaults.wait_until(lambda local=local: _use(local, port))  # type: ignore[misc]
+                    vaults.wait_until(lambda local=local: _use(local, vault.outside, port), c.patience)  # type: ignore[misc]
                 finally:
                     client.kill()
         with suppress(BlockingIOError):
@@ -266,11 +260,11 @@ def test_no_forwarding(alone: Both, account: str) -> None:
     )
 
 
-def _use(local: int, port: int) -> bool:
-    """Ask the client's own listener to bring us to `port`, as SOCKS or as is; True once it has hung up on us."""
+def _use(local: int, address: str, port: int) -> bool:
+    """Ask the client's own listener to bring us there, as SOCKS or as is; True once it has hung up on us."""
     try:
         with socket.create_connection(("127.0.0.1", local), 5) as way:
-            way.sendall(b"\5\1\0" + b"\5\1\0\1\x7f\0\0\1" + port.to_bytes(2, "big"))
+            way.sendall(b"\5\1\0" + b"\5\1\0\1" + socket.inet_aton(address) + port.to_bytes(2, "big"))
             while way.recv(100):
                 pass
     except ConnectionRefusedError:
@@ -294,27 +288,33 @@ def test_environment_is_not_smuggled(alone: Both, tmp_path: Path) -> None:
         assert said.returncode == 126, name
 
 
+# Each must fail for C's account, with a shell. {c} and {h} are hosts' numbers, {state} and {keys} the agent's folders.
+OTHERS = (
+    "ls /mnt/H",
+    "cat /mnt/H/committed.json",
+    "echo x > /mnt/H/x",
+    "echo x > /mnt/x",
+    "ls /mnt/.points",
+    "ls /mnt/.sftp",
+    "ls /mnt/.sftp/H",
+    "cat /mnt/.sftp/H/archive/secret",
+    "ls /run/nightvault/H",
+    "cat {state}/token",
+    "echo x >> {keys}/nv{c}",
+    "echo x > {keys}/nv{h}",
+    "/mnt/C/staging/secret",
+    "kill -0 {agent}",
+)
+
+
 def test_accounts_cannot_see_each_other(two: Both) -> None:
     """Should the gate ever fail: the accounts' own rights, from a shell that the test starts inside."""
     vault, c, h = two
     if isinstance(vault, Rootless):
         pytest.skip("rootless, hosts share an account: the gate alone keeps them apart")
-    for script in (
-        "ls /mnt/H",
-        "cat /mnt/H/committed.json",
-        "echo x > /mnt/H/x",
-        "echo x > /mnt/x",
-        "ls /mnt/.points",
-        "ls /mnt/.sftp",
-        "ls /mnt/.sftp/H",
-        "cat /mnt/.sftp/H/archive/secret",
-        "ls /run/nightvault/H",
-        "cat /srv/state/token",
-        "echo x >> /srv/keys/" + f"nv{c.uid}",
-        "echo x > /srv/keys/" + f"nv{h.uid}",
-        "/mnt/C/staging/secret",
-        "kill -0 " + str(vault.run("pgrep", "-o", "-f", "agent.py").stdout.strip()),
-    ):
+    agent = vault.run("pgrep", "-o", "-f", "agent.py").stdout.strip()
+    for attempt in OTHERS:
+        script = attempt.format(c=c.uid, h=h.uid, agent=agent, state="/srv/state", keys="/srv/keys")
         done = vault.run("setpriv", f"--reuid={c.uid}", "--regid=nightvault", "--clear-groups", "sh", "-c", script)
         assert done.returncode != 0, script
     options = vault.run("findmnt", "-n", "-o", "OPTIONS", "/mnt/C").stdout

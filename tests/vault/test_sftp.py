@@ -14,7 +14,7 @@ from pathlib import Path
 import pytest
 
 from tests.vault import vaults
-from tests.vault.test_isolation import SECRET, Both, no_secret, state, two, unharmed  # noqa: F401 # fixtures
+from tests.vault.test_isolation import SECRET, Both, no_secret, two, unharmed  # noqa: F401 # fixtures
 from tests.vault.vaults import Host, Machine, Rootless, wait_until
 
 Vault = Machine | Rootless
@@ -28,7 +28,7 @@ needs_fuse = pytest.mark.skipif(
 
 def shown_at(vault: Vault) -> str:
     """Where a host's tree is, to the host."""
-    return "/archive" if isinstance(vault, Machine) else ""
+    return "" if vault.single else "/archive"
 
 
 def text(*strings: bytes | str) -> bytes:
@@ -75,9 +75,9 @@ def test_reads_its_own_tree(two: Both, tmp_path: Path) -> None:  # noqa: F811
 
 
 def test_writes_nothing(two: Both, tmp_path: Path) -> None:  # noqa: F811
-    vault, c, h = two
+    vault, c, _h = two
     (tmp_path / "new").write_text("new")
-    before = state((vault, h, c))  # the other way round: of C's own volume
+    before = vault.state(c)
     for line in (
         f"put {tmp_path}/new",
         f"put {tmp_path}/new secret",
@@ -119,16 +119,14 @@ def test_writes_nothing(two: Both, tmp_path: Path) -> None:  # noqa: F811
             (200, text("copy-data") + handle + struct.pack(">QQ", 0, 0) + handle + struct.pack(">Q", 0)),
         ):
             assert status(ask(kind, content)) > 0, (kind, content)
-    assert state((vault, h, c)) == before
+    assert vault.state(c) == before
 
 
 @pytest.mark.usefixtures("unharmed")
 def test_sees_nothing_else(two: Both, tmp_path: Path) -> None:  # noqa: F811
     vault, c, h = two
     listed = c.sftp("ls -1a /").stdout.split("\n")[1:]
-    assert {Path(name).name for name in listed} - {"", ".", ".."} == (
-        {"archive"} if isinstance(vault, Machine) else {"secret"}
-    )
+    assert {Path(name).name for name in listed} - {"", ".", ".."} == ({"secret"} if vault.single else {"archive"})
     for number, path in enumerate(
         (
             "/etc/passwd",

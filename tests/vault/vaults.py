@@ -54,6 +54,7 @@ class Host:
     known_hosts: Path = Path("/dev/null")
     shared: Path | None = None  # a socket: all of the host's commands go over one connection
     reader: str = ""  # whose name it takes to read over SFTP
+    patience: float = 30.0  # seconds for one command
 
     def order(self) -> dict[str, Any]:
         return {
@@ -82,7 +83,7 @@ class Host:
             text=True,
             check=False,
             input=text,
-            timeout=30,
+            timeout=self.patience,
         )
 
     def sftp_command(self, program: str = "sftp") -> list[str]:
@@ -96,7 +97,7 @@ class Host:
         """Commands of sftp(1), in one session, until one fails."""
         command = [*self.sftp_command(), "-q", "-b", "-", f"{self.reader}@127.0.0.1"]
         text = "".join(f"{line}\n" for line in lines)
-        return subprocess.run(command, capture_output=True, text=True, check=False, input=text, timeout=30)
+        return subprocess.run(command, capture_output=True, text=True, check=False, input=text, timeout=self.patience)
 
     def hang_up(self) -> None:
         """End the connection that commands share."""
@@ -109,7 +110,7 @@ class Host:
 
     def rsync(self, *arguments: str) -> subprocess.CompletedProcess[str]:
         command = self.rsync_command(*arguments)
-        return subprocess.run(command, capture_output=True, text=True, check=False, timeout=50)
+        return subprocess.run(command, capture_output=True, text=True, check=False, timeout=self.patience)
 
     def push(self, source: Path, *options: str) -> subprocess.CompletedProcess[str]:
         return self.rsync("-aHX", "--numeric-ids", "--inplace", "--delete", *options, f"{source}/", "127.0.0.1:.")
@@ -272,6 +273,7 @@ class Vault:
     """What the two kinds of vault have in common: hosts, an sshd, an agent."""
 
     single: bool
+    outside = "127.0.0.1"  # this machine, seen from the vault
 
     def __init__(self, base: Path, cloud: Cloud) -> None:
         self.base = base
@@ -301,6 +303,14 @@ class Vault:
 
     def copy_volume(self, host: Host, copy_id: str) -> None:
         raise NotImplementedError
+
+    def volume(self, host: Host) -> Path:
+        raise NotImplementedError
+
+    def state(self, host: Host) -> object:
+        """All of a host's volume; equal if nothing has changed."""
+        root = self.volume(host)
+        return {str(p.relative_to(root)): (p.lstat().st_mtime_ns, p.lstat().st_mode) for p in root.rglob("*")}
 
     def config(self, **changes: Any) -> dict[str, Any]:
         return {
