@@ -60,12 +60,15 @@ destroy: ## Remove it, all but data; asks first (YES=1 does not)
 	@tools/prepare venv
 	@$(PYTHON_BIN) -m deploy down $(if $(STAGE),--stage '$(STAGE)') $(if $(filter 1,$(YES)),--yes)
 
+# Those that need root, for they boot machines, come last.
 .PHONY: bench
-bench: ## Every benchmark: pushes against restic and borg, calls and latencies of the control plane
+bench: ## Every benchmark: pushes against restic and borg, the control plane, a vault's boot and throughput
 	@tools/prepare bench
 	$(PYTHON_BIN) -m benchmarks.control_plane
 	$(PYTHON_BIN) -m benchmarks.cold_start
 	$(PYTHON_BIN) -m benchmarks.push
+	$(PYTHON_BIN) -m benchmarks.vault_boot
+	$(PYTHON_BIN) -m benchmarks.throughput
 
 .PHONY: screenshots
 screenshots: ## The pictures in docs/images, in Chromium

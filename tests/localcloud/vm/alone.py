@@ -11,13 +11,14 @@ import base64
 import sys
 import tempfile
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from types import TracebackType
 
 from tests.localcloud.aws import user_data_in_template
 from tests.localcloud.hypervisor import Guest
 
+from .image import Image, image
 from .machine import VirtualMachine
 from .machines import MEMORY_MIB, VirtualMachines
 
@@ -56,8 +57,9 @@ class Alone:
         tags: Mapping[str, str] | None = None,
         volumes: Mapping[str, int] | None = None,
         memory_mib: int = MEMORY_MIB,
+        root_image: Callable[[], Image] = image,
     ) -> None:
-        self.hypervisor = VirtualMachines(folder, memory_mib=memory_mib)
+        self.hypervisor = VirtualMachines(folder, memory_mib=memory_mib, root_image=root_image)
         for volume_id, size_gib in (volumes or {}).items():
             self.hypervisor.create_volume(volume_id, size_gib, None)
         metadata = _METADATA | {f"meta-data/tags/instance/{key}": value for key, value in (tags or {}).items()}

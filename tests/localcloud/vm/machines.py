@@ -7,7 +7,7 @@ from pathlib import Path
 from tests.localcloud.hypervisor import Guest
 from tests.localcloud.machines import Machines
 
-from .image import image
+from .image import Image, image
 from .machine import VirtualMachine
 
 MEMORY_MIB = 1024  # t4g.small, the default type, has 2048; less shows sooner what needs too much
@@ -16,9 +16,11 @@ MEMORY_MIB = 1024  # t4g.small, the default type, has 2048; less shows sooner wh
 class VirtualMachines(Machines):
     """As Machines, and each machine has a `peephole`. `disk_order` says in which order a boot finds its volumes."""
 
-    def __init__(self, directory: Path, *, memory_mib: int = MEMORY_MIB) -> None:
+    def __init__(
+        self, directory: Path, *, memory_mib: int = MEMORY_MIB, root_image: Callable[[], Image] = image
+    ) -> None:
         super().__init__(directory, rooted=True)
-        self._root_image = image()
+        self._root_image = root_image()
         self.memory_mib = memory_mib
         self.disk_order: Callable[[list[str]], list[str]] = list
         self._virtual: dict[str, VirtualMachine] = {}
