@@ -32,9 +32,9 @@ from tests.vault.test_sftp import session, test_the_account_that_reads_runs_noth
 from tests.vm.machines import NIGHT_SECONDS
 
 Both = tuple[Booted, vaults.Host, vaults.Host]
-# From the window's end to power off, with sessions open that would stay. On the emulated, busy machine; on hardware
+# From the window's end to power-off, with sessions open that would stay. Emulated it takes 15 to 30 s; on hardware
 # what counts is the agent's and systemd's own patience, 4 s for transfers and 15 s for a unit's processes.
-AWAKE_AFTER_SECONDS = 150.0
+AWAKE_AFTER_SECONDS = 90.0
 IPV6_METADATA = "fd00:ec2::254"
 
 
@@ -193,7 +193,7 @@ def test_whatever_c_does_h_backs_up(two: Both, tmp_path: Path, harm: str) -> Non
 
 def test_a_host_that_stays_does_not_keep_the_machine_awake(two: Both, tmp_path: Path) -> None:
     """An idle connection, an idle session of SFTP, and a push whose client is stopped. The last test: it is off."""
-    vault, c, _h = two
+    vault, c, h = two
     c = dataclasses.replace(c, shared=None)
     (tmp_path / "big").write_bytes(os.urandom(8_000_000))
     assert c.ssh("begin", str(uuid.uuid4())).returncode == 0
@@ -213,8 +213,7 @@ def test_a_host_that_stays_does_not_keep_the_machine_awake(two: Both, tmp_path: 
         )
         os.killpg(pushing.pid, signal.SIGSTOP)
         assert idle.poll() is None
-        order = {"seconds_to_power_off": 5}
-        vault.cloud.order(c, _h, **order)
-        closes_at = time.monotonic() + 5
-        vaults.wait_until(lambda: not vault.machine.on, 5 + AWAKE_AFTER_SECONDS)
+        vault.cloud.order(c, h, seconds_to_power_off=0)
+        closes_at = time.monotonic()
+        vaults.wait_until(lambda: not vault.machine.on, AWAKE_AFTER_SECONDS)
         print(f"off {time.monotonic() - closes_at:.1f} s after closes_at")
