@@ -32,7 +32,7 @@ from tests.vault.test_sftp import session, test_the_account_that_reads_runs_noth
 from tests.vm.machines import NIGHT_SECONDS
 
 Both = tuple[Booted, vaults.Host, vaults.Host]
-# From the window's end to power-off, with sessions open that would stay. Emulated it takes 15 to 30 s; on hardware
+# From the window's end to power-off, with sessions open that would stay. Emulated it took 15 s; on hardware
 # what counts is the agent's and systemd's own patience, 4 s for transfers and 15 s for a unit's processes.
 AWAKE_AFTER_SECONDS = 90.0
 IPV6_METADATA = "fd00:ec2::254"
