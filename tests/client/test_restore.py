@@ -279,6 +279,52 @@ def test_the_window_cuts_a_pull(host: Host, tmp_path: Path) -> None:
     host.good("restore", str(tmp_path / "dest"))
 
 
+@pytest.mark.parametrize("driver", ["mirror inplace", "rdiff inplace"])
+def test_a_damaged_point_fails_and_the_one_before_is_whole(host: Host, driver: str, tmp_path: Path) -> None:
+    """Also where the damaged file looks the same in both: what was pulled of it is not kept for the older point."""
+    host.configure(*DRIVERS[driver])
+    for number in range(4):
+        (host.source / f"file {number}").write_bytes(trees.noise(300_000, number))
+    host.plane.points = POINTS
+    host.good("backup")
+    ciphertext = max((host.vault.volume / "current").rglob("*"), key=lambda path: path.lstat().st_size)
+    times, good = ciphertext.stat(), ciphertext.read_bytes()
+    ciphertext.write_bytes(good[:150_000] + bytes([good[150_000] ^ 1]) + good[150_001:])
+    os.utime(ciphertext, ns=(times.st_atime_ns, times.st_mtime_ns))
+    damaged = host.run("restore", str(tmp_path / "damaged"))
+    assert damaged.returncode == 14, damaged.stdout + damaged.stderr
+    for path in (tmp_path / "damaged").rglob("file *"):
+        assert path.read_bytes() == (host.source / path.name).read_bytes(), "wrong, and given as if right"
+
+    ciphertext.write_bytes(good)
+    os.utime(ciphertext, ns=(times.st_atime_ns, times.st_mtime_ns))
+    host.good("restore", "--at", POINTS[1]["point_id"], str(tmp_path / "back"))
+    back = inside(tmp_path / "back", host.source, driver)
+    assert {path.name: path.read_bytes() for path in back.iterdir()} == {
+        path.name: path.read_bytes() for path in host.source.iterdir()
+    }
+
+
+@pytest.mark.parametrize("driver", ["rdiff inplace", "mirror reverse", "directory"])
+def test_an_emptied_point_is_not_given_as_if_it_were_all(host: Host, driver: str, tmp_path: Path) -> None:
+    """Somebody with the host's key has pushed nothing, and committed that."""
+    host.configure(*DRIVERS[driver])
+    (host.source / "file").write_text("text")
+    host.plane.points = POINTS
+    host.good("backup")
+    for path in (host.vault.volume / "current").resolve().iterdir():
+        if path.is_dir():
+            shutil.rmtree(path)
+        else:
+            path.unlink()
+    emptied = host.run("restore", str(tmp_path / "back"))
+    assert emptied.returncode == 15, emptied.stdout + emptied.stderr
+    assert POINTS[0]["point_id"] in emptied.stderr
+    assert "nightvault list" in emptied.stderr
+    assert list((tmp_path / "back").iterdir()) == []
+    assert list((host.state / "restore").glob("tree*")) == []
+
+
 def test_too_little_room_is_said_before_anything_is_pulled(host: Host, tmp_path: Path) -> None:
     host.configure("keep = directory")
     df = tmp_path / "bin" / "df"
