@@ -31,6 +31,7 @@ from chalicelib.draft import Draft
 from chalicelib.model import InstanceState, Kind, Phase, PointVolume, RestorePoint, Restoring, Run, Source, Vault
 from chalicelib.operated import holds_more
 
+ABSENT_FOR = timedelta(minutes=1)  # far longer than attaching takes
 STAYS_AFTER = timedelta(minutes=30)
 # The agent's words for a volume that it still has its hands on.
 _HELD = ("mounted", "error")
@@ -119,7 +120,7 @@ def take_restores(draft: Draft, command: Report) -> None:
     for run in draft.window.live_runs:
         if run.kind is not Kind.RESTORE or run.restore is None or draft.vault.phase is not Phase.OPEN:
             continue
-        if run.restore.source is Source.LIVE and _live_will_not_do(run, command):
+        if run.restore.source is Source.LIVE and _live_will_not_do(draft, run, command):
             draft.put_run(replace(run, restore=replace(run.restore, source=Source.POINT)))
             draft.reasons.append(f"run {run.run_id}: its own volume does not hold {run.restore.point_id}")
         elif points.ready(draft.vault, run):
@@ -128,12 +129,16 @@ def take_restores(draft: Draft, command: Report) -> None:
             _refused_by_agent(draft, run, run.restore)
 
 
-def _live_will_not_do(run: Run, command: Report) -> bool:
-    """It holds another run's commit after all, or it cannot be mounted."""
+def _live_will_not_do(draft: Draft, run: Run, command: Report) -> bool:
+    """It holds another run's commit after all, or none, or it cannot be mounted, or EC2 has it no more."""
     mount = command.mounts.get(run.host)
-    broken = mount is not None and not mount.mounted and mount.detail != "absent"
-    committed = command.commits.get(run.host)
-    return broken or (committed is not None and run.restore is not None and committed != run.restore.point_run_id)
+    if mount is None:
+        return False
+    if mount.mounted:
+        return run.restore is not None and command.commits.get(run.host) != run.restore.point_run_id
+    lease = timedelta(seconds=draft.policy.lease_seconds)
+    waited = draft.now - (run.lease_until - lease)  # a lease begins with the run, or when the vault opens
+    return mount.detail != "absent" or waited > min(ABSENT_FOR, lease / 4)
 
 
 def _ready(draft: Draft, run: Run, restore: Restoring) -> None:

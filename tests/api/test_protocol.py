@@ -130,6 +130,7 @@ def test_no_member_is_named_twice(api: Api) -> None:
     api.world.arrive()
     api.world.arrive()
     api.start("C", R2, "restore")
+    api.world.commits["C"] = R1
     api.world.boot()
     seen.clear()
     document = api.status("C", R2).json

@@ -382,6 +382,37 @@ def test_a_volume_of_its_own_that_cannot_be_mounted_is_done_without(
     assert world.cloud.of_point[world.vault.point_volumes["C"].volume_id or ""] == newest
 
 
+def test_a_volume_of_its_own_that_somebody_deleted_is_waited_for_a_minute(
+    world: World, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    _, newest = two_nights(world)
+    restore(world)
+    monkeypatch.setattr(world, "_mount", lambda *_: Mount(volume_id="vol-C", mounted=False, detail="absent"))
+    world.boot()
+    world.clock.advance(30)
+    world.report()
+    assert source(world) is Source.LIVE, "it may still be on its way"
+    world.clock.advance(31)
+    for _ in range(4):
+        world.report()
+    assert source(world) is Source.POINT
+    assert ready(world)
+    assert world.cloud.of_point[world.vault.point_volumes["C"].volume_id or ""] == newest
+
+
+def test_a_volume_of_its_own_that_somebody_wiped_is_done_without(world: World) -> None:
+    """Blank, it is made a filesystem as any new one, and holds no commit."""
+    _, newest = two_nights(world)
+    restore(world)
+    world.commits.clear()
+    world.boot()
+    assert source(world) is Source.POINT
+    for _ in range(3):
+        world.report()
+    assert ready(world)
+    assert world.cloud.of_point[world.vault.point_volumes["C"].volume_id or ""] == newest
+
+
 def test_throttling_is_waited_out(world: World) -> None:
     first, _ = two_nights(world)
     calls = len(world.cloud.calls)
