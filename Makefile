@@ -12,6 +12,11 @@ demo: ## Two nights of four hosts on this machine, for real; VAULT=vm: the vault
 	@tools/prepare $(if $(filter vm,$(VAULT)),vm,night)
 	@$(PYTHON_BIN) -m tests.demo $(if $(VAULT),--vault '$(VAULT)')
 
+.PHONY: worst-day
+worst-day: ## Host gone, vault terminated, volume deleted, newest points empty and damaged: the data, got back and compared
+	@tools/prepare night
+	@$(PYTHON_BIN) -m tests.worst_day
+
 # Three workers for two cores: a night waits, for machines and clients, as long as it works.
 .PHONY: test
 test: lint ## All tests: unit, contract, api, client, vault, end to end

@@ -128,6 +128,11 @@ class Player:
             if point.startswith(f"{self.folder}/"):
                 subprocess.run([shutil.which("fusermount3") or "fusermount", "-uz", point], check=False)
 
+    def burn(self) -> None:
+        """The house: its files, its archive, its keys and its config are no more."""
+        self.leave_nothing()
+        shutil.rmtree(self.folder)
+
     def said(self) -> str:
         """What its command has printed so far."""
         return self._log.read_text() if self._log.exists() else ""

@@ -27,7 +27,7 @@ def size_of(folder: Path) -> int:
     return sum(path.stat().st_size for path in folder.rglob("*") if path.is_file() and not path.is_symlink())
 
 
-def _copy(sources: Iterable[Path], to: Path, limit_bytes: int) -> None:
+def copy(sources: Iterable[Path], to: Path, limit_bytes: int) -> None:
     """Copy whole folders' files until the limit is reached; symlinks stay symlinks."""
     used = 0
     for source in sources:
@@ -43,11 +43,11 @@ def _copy(sources: Iterable[Path], to: Path, limit_bytes: int) -> None:
 
 
 def _python_library(to: Path) -> None:
-    _copy([Path(sysconfig.get_path("stdlib"))], to, 60 * MIB)
+    copy([Path(sysconfig.get_path("stdlib"))], to, 60 * MIB)
 
 
 def _share(to: Path) -> None:
-    _copy([Path("/usr/share") / name for name in ("perl", "doc", "man", "zoneinfo", "mime", "vim")], to, 60 * MIB)
+    copy([Path("/usr/share") / name for name in ("perl", "doc", "man", "zoneinfo", "mime", "vim")], to, 60 * MIB)
 
 
 def _edit(to: Path) -> None:
@@ -75,7 +75,7 @@ def _git(to: Path, *arguments: str) -> None:
 def _repository(to: Path) -> None:
     to.mkdir(parents=True, exist_ok=True)
     _git(to, "init", "--quiet")
-    _copy([Path(sysconfig.get_path("stdlib"))], to / "first", 20 * MIB)
+    copy([Path(sysconfig.get_path("stdlib"))], to / "first", 20 * MIB)
     _git(to, "add", "--all")
     _git(to, "commit", "--quiet", "--message", "first")
 

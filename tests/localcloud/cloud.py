@@ -171,6 +171,10 @@ class LocalCloud:
         with self._real_machines.disks.open_snapshot(snapshot_id) as folder:
             yield folder
 
+    def damage_snapshot(self, snapshot_id: str) -> Path:
+        """One bit of its largest file is flipped; returns which file that is."""
+        return self._real_machines.disks.damage(snapshot_id)
+
     @property
     def _real_machines(self) -> Machines:
         if not isinstance(self.hypervisor, Machines):

@@ -5,6 +5,7 @@ finds it as `device folder of its machine / volume id`. A snapshot is a frozen c
 """
 
 import contextlib
+import mmap
 import os
 import shutil
 import subprocess
@@ -17,6 +18,7 @@ from contextlib import contextmanager
 from pathlib import Path
 
 _GIB = 1024**3
+_BLOCK = 4096
 _ATTEMPTS = 20
 
 
@@ -68,6 +70,31 @@ class Disks(ABC):
     @abstractmethod
     def open_snapshot(self, snapshot_id: str) -> Iterator[Path]:
         """The snapshot's filesystem as a folder. Look, do not write."""
+
+    def damage(self, snapshot_id: str) -> Path:
+        """A flipped bit in the middle of the largest file that is committed there, which is what is returned.
+
+        It is flipped where it lies: names, sizes and times of everything stay as they were.
+        """
+        with self.open_snapshot(snapshot_id) as folder:
+            tree = (folder / "current").resolve()
+            largest = max((each for each in tree.rglob("*") if each.is_file()), key=lambda each: each.stat().st_size)
+            within = largest.relative_to(folder.resolve())
+            with largest.open("rb") as file:
+                file.seek(largest.stat().st_size // 2 // _BLOCK * _BLOCK)
+                block = file.read(_BLOCK)
+        frozen = self._snapshot(snapshot_id)
+        path = frozen if frozen.is_file() else frozen / within
+        times = path.stat()
+        with path.open("r+b") as image, mmap.mmap(image.fileno(), 0) as content:
+            at = content.find(block)
+            if at < 0:
+                raise RuntimeError(f"{within} is not found in {path}")
+            while at >= 0:  # a tree that is there no more may have left a copy
+                content[at] ^= 1
+                at = content.find(block, at)
+        os.utime(path, ns=(times.st_atime_ns, times.st_mtime_ns))
+        return within
 
     @abstractmethod
     def crash(self, mounts: list[Path]) -> None:
