@@ -115,7 +115,8 @@ def take_restores(draft: Draft, command: Report) -> None:
     for volume in draft.vault.point_volumes.values():
         seen = command.restores.get(volume.host)
         held = seen and seen.volume_id == volume.volume_id and seen.state in _HELD
-        if volume.leaving_at and not volume.unmounted and not held:
+        # An agent that has just begun does not know yet what is mounted.
+        if volume.leaving_at and not volume.unmounted and not held and command.state != "starting":
             _change(draft, volume, unmounted=True)
     for run in draft.window.live_runs:
         if run.kind is not Kind.RESTORE or run.restore is None or draft.vault.phase is not Phase.OPEN:

@@ -133,6 +133,19 @@ def test_it_goes_while_another_host_goes_on_pushing(world: World) -> None:
     assert world.vault.point_volumes == {}
 
 
+def test_an_agent_that_has_just_begun_does_not_know_what_is_mounted(world: World) -> None:
+    """It was killed and is started again: its first report, before any orders, tells of no restores."""
+    first, _ = two_nights(world)
+    volume_id = opened(world, first)
+    world.finish("C", R3)
+    world.cloud.ordered_points = {}
+    world.report("starting")
+    world.pass_minutes(1)
+    assert volume_id in world.cloud.attached
+    world.report()
+    assert volume_id not in world.cloud.attached
+
+
 def test_the_hosts_own_volume_is_not_ready_before_an_older_point_is_gone(world: World) -> None:
     """The vault serves a point as long as it is mounted: this pull would get older data, unnoticed."""
     first, _ = two_nights(world)
