@@ -64,6 +64,7 @@ class LocalCloud:
         self.aws: LocalAws
         self.stack: Stack
         self.url: str
+        self.front: Front
         self.hypervisor: Hypervisor
 
     def __enter__(self) -> "LocalCloud":
@@ -76,12 +77,12 @@ class LocalCloud:
             self.stack = self.aws.make_stack(self._stack_name)
             self._app = self._wire_app(undo)
             rootless = isinstance(self.hypervisor, Machines) and not self.hypervisor.rooted
-            front = Front(self._app.app, single_user=getpass.getuser() if rootless else None)
-            undo.callback(front.close)
-            self.url = self.vaults.url = front.url
-            self.aws.put_parameter(f"/{self._stack_name}/url", front.url)
+            self.front = Front(self._app.app, single_user=getpass.getuser() if rootless else None)
+            undo.callback(self.front.close)
+            self.url = self.vaults.url = self.front.url
+            self.aws.put_parameter(f"/{self._stack_name}/url", self.url)
             if isinstance(self.hypervisor, Machines):
-                self.hypervisor.url = front.url
+                self.hypervisor.url = self.url
             self._listen()
             # First of all at the end: nothing new begins while the rest is taken down.
             undo.callback(self.hypervisor.close)

@@ -5,6 +5,8 @@ import json
 import re
 import sys
 import threading
+from collections.abc import Iterator
+from contextlib import contextmanager
 from typing import Any
 
 import msgspec
@@ -42,6 +44,11 @@ class _Handler(ChaliceRequestHandler):
 
 class _Server(ThreadedHTTPServer):
     request_queue_size = 256  # all of a vault's hosts in the same second; 5 would drop some into a 1 s SYN retry
+    answers = True
+
+    def verify_request(self, request: Any, client_address: Any) -> bool:  # noqa: ARG002 - the base class's names
+        """False: the connection is closed without a word."""
+        return self.answers
 
     def handle_error(self, request: Any, client_address: Any) -> None:
         """A caller that has gone (a machine without power, a killed client) is no failure of the server's."""
@@ -64,6 +71,15 @@ class Front:
         serve = functools.partial(self._server.server.serve_forever, poll_interval=0.05)
         self._thread = threading.Thread(target=serve, name="front", daemon=True)
         self._thread.start()
+
+    @contextmanager
+    def silent(self) -> Iterator[None]:
+        """Meanwhile nobody who calls is answered."""
+        self._server.server.answers = False
+        try:
+            yield
+        finally:
+            self._server.server.answers = True
 
     def close(self) -> None:
         self._server.server.shutdown()
