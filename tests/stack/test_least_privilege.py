@@ -53,7 +53,10 @@ def lived(made: Package, tmp_path_factory: pytest.TempPathFactory) -> Iterator[S
             new = lives.volume_is_missing(cloud, f"late-{by[:8]}", "instance_changed")
             lives.never_boots(cloud, new, by)
         for by in ("api_handler", "sweep", "instance_changed"):
-            lives.restores(cloud, a, by)
+            for _ in range(5):  # on a busy machine the agent's report, and so the API, may come before who was meant
+                lives.restores(cloud, a, by)
+                if any(grant.sid == "MakeVolumeFromOurs" for grant in used(cloud, by)):
+                    break
         for by in ("sweep", "instance_changed", "operate"):
             lives.retires(cloud, f"gone-{by[:8]}", by)
         for by in ("api_handler", "operate"):
@@ -74,16 +77,19 @@ def lived(made: Package, tmp_path_factory: pytest.TempPathFactory) -> Iterator[S
 @pytest.mark.parametrize("name", [function.name for function in FUNCTIONS])
 def test_nothing_is_allowed_that_is_never_called(lived: StackCloud, name: str) -> None:
     (function,) = (each for each in FUNCTIONS if each.name == name)
-    used = {grant for each in lived.router.decisions if each.function == name for grant in each.by}
     allowed = set(grants(lived.deployed.policies(function)))
-    assert used <= allowed
-    unused = {each for each in allowed - used if not exempt(name, each)}
+    assert used(lived, name) <= allowed
+    unused = {each for each in allowed - used(lived, name) if not exempt(name, each)}
     assert not sorted(f"{each.sid}: {each.action} on {each.resource}" for each in unused)
 
 
 def test_nothing_is_called_that_is_not_allowed(lived: StackCloud) -> None:
     assert not lived.denied()
     assert not lived.router.surprises
+
+
+def used(lived: StackCloud, function: str) -> set[Grant]:
+    return {grant for each in lived.router.decisions if each.function == function for grant in each.by}
 
 
 def exempt(function: str, grant: Grant) -> bool:

@@ -230,7 +230,7 @@ finish, another's
     asleep waking open closing sealing faulted  UnknownRun
 report, starting
     asleep sealing                              StaleVault
-    waking open closing faulted                 stays: RemovePointVolume
+    waking open closing faulted                 stays
 report, ready
     asleep sealing                              StaleVault
     waking                                      -> open: RemovePointVolume
