@@ -108,7 +108,9 @@ def first(cloud: LocalCloud, tmp_path_factory: pytest.TempPathFactory) -> Iterat
     holder = Holder(cloud, "E")
     cloud.enroll("F")
     for name, (make, _) in FOREIGN.items():
-        subprocess.run([*make, str(disk(cloud, name))], check=True, capture_output=True)
+        file = disk(cloud, name)
+        cloud.wait_until(lambda file=file: file.exists() and file.stat().st_size, 30, what="the volume is made")  # type: ignore[misc]
+        subprocess.run([*make, str(file)], check=True, capture_output=True)
     disks = {name: digest(disk(cloud, name)) for name in FOREIGN}
     with host(cloud, "C", folder, one_file(1), keep="mirror") as c:
         holder.wake()
