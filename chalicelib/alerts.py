@@ -20,6 +20,7 @@ from chalicelib.commands import (
     VolumeGone,
     VolumeGrown,
     VolumeNearlyFull,
+    VolumeRefused,
     WakeFaulted,
     WindowClosing,
     WindowSealed,
@@ -70,6 +71,13 @@ def alert_of(fact: Fact) -> tuple[str, str] | None:
                 f"nightvault: the volume of {host} is nearly full",
                 f"The volume {volume_id} of {host} is {fill:.0%} full. It has {size} GiB and may not grow: its limit "
                 f"is {limit} GiB. Raise it (`vaultctl change {host} --max-size-gib N`), or back up less.",
+            )
+        case VolumeRefused(host=host, volume_id=volume_id, detail=detail):
+            return (
+                f"nightvault: the volume of {host} is not {host}'s",
+                f"The vault does not mount {volume_id}, the volume of {host}, and leaves it as it is: it {detail}.\n"
+                f"{host} is not backed up until that is mended; its restore points stay. Somebody has changed the disk "
+                "by hand: put it right, or make one from the newest restore point (docs/restore-by-hand.md).",
             )
         case VolumeGone(host=host, volume_id=volume_id, snapshot_id=snapshot_id):
             return (

@@ -499,6 +499,14 @@ class VolumeNearlyFull(Struct, frozen=True, kw_only=True):
     max_size_gib: int
 
 
+class VolumeRefused(Struct, frozen=True, kw_only=True):
+    """The vault does not mount a host's volume: it holds something that is not this host's, and is left untouched."""
+
+    host: str
+    volume_id: str
+    detail: str
+
+
 class Retired(Struct, frozen=True, kw_only=True):
     """A host is backed up no more."""
 
@@ -551,6 +559,7 @@ Fact = (
     | HostKeyUnexpected
     | VolumeGrown
     | VolumeNearlyFull
+    | VolumeRefused
     | Retired
     | VolumeGone
     | RestoreReady

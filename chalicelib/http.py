@@ -147,6 +147,7 @@ class ReportBody(Wire):
                     detail=mount.state if mount.state == "absent" else mount.detail,
                     size_bytes=mount.size_bytes,
                     free_bytes=mount.free_bytes,
+                    refused=mount.state == "refused",
                 )
                 for mount in self.mounts
             },

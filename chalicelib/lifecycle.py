@@ -43,6 +43,7 @@ from chalicelib.commands import (
     Terminate,
     VaultReady,
     VolumeMade,
+    VolumeRefused,
     VolumesAttached,
     WakeFailed,
 )
@@ -229,6 +230,9 @@ def _absent(vault: Vault, mounts: dict[str, Mount]) -> bool:
 
 
 def _take_agent(draft: Draft, agent: Agent, command: Report) -> None:
+    for host, mount in command.mounts.items():
+        if mount.refused and agent.mounts.get(host) != mount:
+            draft.facts.append(VolumeRefused(host=host, volume_id=mount.volume_id, detail=mount.detail))
     seen = replace(
         agent,
         boot_id=command.boot_id,
@@ -245,8 +249,12 @@ def _take_agent(draft: Draft, agent: Agent, command: Report) -> None:
 
 
 def _unmounted(mounts: dict[str, Mount]) -> dict[str, Mount]:
-    """An agent that powers off has let go of its volumes, and has nothing to say of them; how full they are stays."""
-    return {host: replace(mount, mounted=False, detail="the machine is stopping") for host, mount in mounts.items()}
+    """An agent that powers off has let go of its volumes, and has nothing to say of them; how full they are stays,
+    and which are not theirs."""
+    return {
+        host: mount if mount.refused else replace(mount, mounted=False, detail="the machine is stopping")
+        for host, mount in mounts.items()
+    }
 
 
 def _take_runs(draft: Draft, command: Report) -> None:

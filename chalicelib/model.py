@@ -316,6 +316,7 @@ class Mount(Struct, frozen=True, kw_only=True):
     detail: str = ""
     size_bytes: int = 0
     free_bytes: int = 0
+    refused: bool = False  # it holds something that is not this host's
 
     @property
     def used_bytes(self) -> int | None:

@@ -29,6 +29,7 @@ from chalicelib.commands import (
     VolumeGone,
     VolumeGrown,
     VolumeNearlyFull,
+    VolumeRefused,
     WakeFaulted,
     WindowClosing,
     WindowSealed,
@@ -99,7 +100,7 @@ class PowertoolsTelemetry:
             case BudgetSpent(vault_id=vault_id, kind=kind):
                 self.event("budget_spent", vault_id=vault_id, kind=kind)
                 self._measure(metrics.BUDGETS_SPENT, 1)
-            case VolumeGrown() | VolumeNearlyFull() | VolumeGone():
+            case VolumeGrown() | VolumeNearlyFull() | VolumeRefused() | VolumeGone():
                 self._volume(fact)
             case Retired(host=host, volume_id=volume_id, deleting=deleting):
                 self.event("host_retired", host=host, volume_id=volume_id, deleting=deleting)
@@ -111,7 +112,7 @@ class PowertoolsTelemetry:
             case _:
                 assert_never(fact)
 
-    def _volume(self, fact: VolumeGrown | VolumeNearlyFull | VolumeGone) -> None:
+    def _volume(self, fact: VolumeGrown | VolumeNearlyFull | VolumeRefused | VolumeGone) -> None:
         match fact:
             case VolumeGrown(host=host, volume_id=volume_id, from_gib=before, to_gib=after):
                 self.event("volume_grown", host=host, volume_id=volume_id, from_gib=before, to_gib=after)
@@ -119,6 +120,8 @@ class PowertoolsTelemetry:
             case VolumeNearlyFull(host=host, volume_id=volume_id, fill=fill):
                 self.event("volume_nearly_full", host=host, volume_id=volume_id, percent=round(100 * fill))
                 self._measure(metrics.VOLUMES_AT_LIMIT, 1, host=host)
+            case VolumeRefused(host=host, volume_id=volume_id, detail=detail):
+                self.event("volume_refused", host=host, volume_id=volume_id, detail=detail)
             case VolumeGone(host=host, volume_id=volume_id, snapshot_id=snapshot_id):
                 self.event("volume_deleted", host=host, volume_id=volume_id, snapshot_id=snapshot_id)
             case _:

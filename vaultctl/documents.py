@@ -33,6 +33,7 @@ class Host(Struct, frozen=True, kw_only=True):
     volume_id: str | None = None
     used_bytes: int | None = None
     volume_bytes: int | None = None
+    volume_trouble: str | None = None
     growth_bytes_per_day: float | None = None
     live_run_id: str | None = None
     ping_url: str | None = None

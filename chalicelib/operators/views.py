@@ -120,6 +120,7 @@ class HostView(Struct, frozen=True, kw_only=True):
     volume_id: str | None
     used_bytes: int | None
     volume_bytes: int | None
+    volume_trouble: str  # why the vault does not mount it
     growth_bytes_per_day: int | None
     live_run_id: str | None
     ping_url: str
@@ -225,6 +226,7 @@ def host_view(host: Host, vault: Vault | None, history: Iterable[Window], now: d
         volume_id=slot.volume_id if slot else None,
         used_bytes=used if used is not None else known[-1][1] if known else None,
         volume_bytes=mount.size_bytes if mount and used is not None else None,
+        volume_trouble=mount.detail if mount and mount.refused else "",
         growth_bytes_per_day=_slope(known),
         live_run_id=_live_run(vault, host.name) if vault else None,
         ping_url=slot.ping_url if slot else "",

@@ -4,7 +4,7 @@ from typing import Any
 
 import pytest
 
-from chalicelib.commands import VolumeGone, VolumeGrown, VolumeNearlyFull
+from chalicelib.commands import VolumeGone, VolumeGrown, VolumeNearlyFull, VolumeRefused
 from chalicelib.model import InstanceState, Phase
 from tests.api.conftest import KEY, R1, R2, R3, Answer, Api
 from tests.api.test_operate import ask, night, refused
@@ -413,3 +413,30 @@ def test_what_aws_takes_later_only_is_asked_later(api: Api) -> None:
     minutes(api, 90)
     assert grown(api) == [(5, 8)]
     assert "call_refused" not in {name for name, _ in api.world.told.faults}
+
+
+# --- volumes that hold something else --------------------------------------------------------------------
+
+
+def test_a_disk_that_holds_something_else_is_told_once_a_night_and_shown_until_it_is_mounted(api: Api) -> None:
+    detail = "holds ext4 labelled 'photos', not xfs labelled 'nv0123456789'; attach the right one"
+    stranger = {"host": "C", "volume_id": "vol-C", "state": "refused", "detail": detail}
+    for run_id in (R1, R2):
+        api.start("C", run_id)
+        api.boot()
+        for _ in range(3):
+            api.report(mounts=[stranger])
+            assert api.status("C", run_id).json["ready"] is False
+        api.finish("C", run_id, outcome="failed", exit_code=10)
+        api.report("stopping", mounts=[])
+        api.world.arrive()
+        api.world.arrive()
+        assert ask("host", host="C")["host"]["volume_trouble"] == detail, "also while the vault sleeps"
+        api.world.clock.advance(86400)
+    told = [fact.volume_id for fact in api.world.told.facts if isinstance(fact, VolumeRefused)]
+    assert told == ["vol-C"] * 2
+    alerts = [message for subject, message in api.world.told.alerts if subject.endswith("the volume of C is not C's")]
+    assert len(alerts) == 2
+    assert all(detail in message for message in alerts)
+    night(api, R3)
+    assert ask("host", host="C")["host"]["volume_trouble"] == ""

@@ -42,6 +42,7 @@ def _host(name: str, **more: Any) -> HostView:
         "volume_id": f"vol-0{name.lower()}0123456789abcde",
         "used_bytes": int(3.1 * GIB),
         "volume_bytes": 20 * GIB,
+        "volume_trouble": "",
         "growth_bytes_per_day": 120 * 2**20,
         "live_run_id": None,
         "ping_url": "",

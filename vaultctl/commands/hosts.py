@@ -152,6 +152,8 @@ def _verdict(here: Session, found: list[Host], late: list[Host]) -> None:
 def _state(each: Host) -> Cell:
     if each.retired_at:
         return Cell("retired", FAINT)
+    if each.volume_trouble:
+        return Cell("WRONG DISK", BAD)
     if each.overdue:
         return Cell("OVERDUE", BAD)
     if each.live_run_id:
@@ -197,6 +199,8 @@ def _facts(here: Session, each: Host) -> list[tuple[str, Cell]]:
         ("enrolled", Cell(when(each.enrolled_at, here.zone))),
         ("ping", Cell(each.ping_url or NONE)),
     ]
+    if each.volume_trouble:
+        facts.append(("not mounted", Cell(f"the volume {each.volume_trouble}", BAD)))
     if each.retired_at:
         facts.append(("retired", Cell(when(each.retired_at, here.zone))))
     return facts
