@@ -17,30 +17,16 @@ from pathlib import Path
 from statistics import median
 from typing import Any
 
-sys.path.insert(0, str(Path(__file__).resolve().parents[1] / "vault-image"))  # plain files, as on a vault
-
+from benchmarks.vm import Plane
 from tests.vault import vaults
-
-
-class Stamped(vaults.Cloud):
-    """Knows when each report came."""
-
-    def __init__(self) -> None:
-        self.came: list[float] = []
-        super().__init__()
-
-    def answer(self, path: str, body: dict[str, Any], authorization: str | None) -> tuple[int, dict[str, Any]]:
-        answered = super().answer(path, body, authorization)
-        self.came += [time.monotonic()] * (len(self.reports) - len(self.came))
-        return answered
 
 
 def turned(vault: Any, host: vaults.Host, restores: list[dict[str, str]]) -> float:
     """Seconds from the report that was answered with these orders to the one that says they are brought about."""
     first = vault.cloud.order(host, restores=restores)
     vault.poke()
-    vault.cloud.wait_restores(*restores, after=first + 1)
-    return float(vault.cloud.came[len(vault.cloud.reports) - 1] - vault.cloud.came[first])
+    report = vault.cloud.wait_restores(*restores, after=first + 1)
+    return float(report["came"] - vault.cloud.reports[first]["came"])
 
 
 def took(do: Callable[[], Any]) -> float:
@@ -52,7 +38,7 @@ def took(do: Callable[[], Any]) -> float:
 
 
 def measure(kind: type[vaults.Machine] | type[vaults.Rootless], base: Path, big_mb: int, small: int) -> None:
-    cloud = Stamped()
+    cloud = Plane()
     vault = kind(base, cloud)
     try:
         vault.start_sshd()

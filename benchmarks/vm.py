@@ -15,6 +15,7 @@ from typing import Any
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1] / "vault-image"))  # plain files, as on a vault
 
+from chalicelib.model import Policy
 from deploy import parts
 from tests.localcloud.vm import qemu
 from tests.localcloud.vm.alone import Alone
@@ -25,7 +26,6 @@ from tests.vault import vaults
 SECONDS = 900.0  # before anything on an emulated machine counts as stuck
 ALIAS = "vault"
 _VOLUME = "vol-00000000000000001"
-_REPORT_SECONDS = 5  # chalicelib.model.Policy.report_seconds
 
 
 def need_root() -> None:
@@ -93,7 +93,7 @@ class Vault:
     def power_on(self, memory_mib: int = MEMORY_MIB) -> float:
         """Gives when, on the monotonic clock."""
         self.alone.hypervisor.memory_mib = memory_mib
-        orders = {"power_off": False, "report_every_seconds": _REPORT_SECONDS, "seconds_to_power_off": 36_000}
+        orders = {"power_off": False, "report_every_seconds": Policy().report_seconds, "seconds_to_power_off": 36_000}
         self._before = self.plane.order(self.host, **orders)
         began = time.monotonic()
         self.machine = self.alone.boot()

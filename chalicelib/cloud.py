@@ -5,17 +5,17 @@ our roles touch it and nothing else.
 """
 
 import hashlib
-from collections.abc import Callable, Iterable, Iterator
-from contextlib import contextmanager
+from collections.abc import Callable, Iterable
 from datetime import UTC
 from ipaddress import IPv6Address, ip_address
 from typing import TYPE_CHECKING, Any
 
-from botocore.exceptions import BotoCoreError, ClientError
+from botocore.exceptions import ClientError
 
-from chalicelib.errors import CloudRefused
+from chalicelib.calling import calling
+from chalicelib.errors import THROTTLED, CloudRefused
 from chalicelib.model import InstanceState, PointState, PointVolume, RestorePoint, Slot, Vault
-from chalicelib.ports import RESTORE, Machine, PointDisk
+from chalicelib.ports import RESTORE_PURPOSE, Machine, PointDisk
 
 if TYPE_CHECKING:
     from mypy_boto3_ec2 import EC2Client
@@ -28,22 +28,7 @@ _NOT_YET = {"IncorrectState", "IncorrectInstanceState", "VolumeInUse"}
 # Four times in 24 hours, and only when the one before is completed; before 2026, once in six hours:
 # https://docs.aws.amazon.com/ebs/latest/userguide/modify-volume-requirements.html
 _TOO_SOON = {"VolumeModificationRateExceeded", "IncorrectModificationState"}
-# EC2 did nothing, and may be asked again at once: https://docs.aws.amazon.com/ec2/latest/devguide/ec2-api-throttling.html
-_THROTTLED = {"RequestLimitExceeded", "Throttling", "ThrottlingException", "EC2ThrottledException"}
 _POINT_STATES: dict[str, PointState] = {state.value: state for state in PointState}
-
-
-@contextmanager
-def _calling(call: str, *fine: str) -> Iterator[None]:
-    """Turn AWS's refusals into CloudRefused; codes in `fine` mean that what was asked for is already so."""
-    try:
-        yield
-    except ClientError as error:
-        code = error.response["Error"]["Code"]
-        if code not in fine:
-            raise CloudRefused(call, code, error.response["Error"].get("Message", "")) from error
-    except BotoCoreError as error:
-        raise CloudRefused(call, type(error).__name__, str(error)) from error
 
 
 def _only_throttled_again(response: Any, caught_exception: Exception | None, **_: object) -> None:
@@ -58,7 +43,7 @@ def _only_throttled_again(response: Any, caught_exception: Exception | None, **_
     if caught_exception:
         raise caught_exception
     answer = response[1]
-    if "Error" in answer and answer["Error"].get("Code") not in _THROTTLED:
+    if "Error" in answer and answer["Error"].get("Code") not in THROTTLED:
         raise ClientError(answer, "CreateSnapshot")
 
 
@@ -91,7 +76,7 @@ class Ec2Cloud:
     def machines(self) -> list[Machine]:
         filters: Any = [*self._mine(), {"Name": "instance-state-name", "Values": _ALIVE}]
         found = []
-        with _calling("DescribeInstances"):
+        with calling("DescribeInstances"):
             for page in self._client.get_paginator("describe_instances").paginate(Filters=filters):
                 for reservation in page["Reservations"]:
                     for instance in reservation["Instances"]:
@@ -107,7 +92,7 @@ class Ec2Cloud:
         return found
 
     def find_launched(self, client_token: str) -> str | None:
-        with _calling("DescribeInstances"):
+        with calling("DescribeInstances"):
             answer = self._client.describe_instances(Filters=[{"Name": "client-token", "Values": [client_token]}])
             for reservation in answer["Reservations"]:
                 for instance in reservation["Instances"]:
@@ -116,9 +101,9 @@ class Ec2Cloud:
 
     def make_group(self, vault_id: str) -> str:
         name = f"{self._stack}-{vault_id}"
-        with _calling("DescribeSubnets"):
+        with calling("DescribeSubnets"):
             vpc = self._client.describe_subnets(SubnetIds=[self._subnet])["Subnets"][0]["VpcId"]
-        with _calling("CreateSecurityGroup", "InvalidGroup.Duplicate"):
+        with calling("CreateSecurityGroup", "InvalidGroup.Duplicate"):
             made = self._client.create_security_group(
                 GroupName=name,
                 Description=f"nightvault {vault_id}: ssh from hosts with a live run",
@@ -126,7 +111,7 @@ class Ec2Cloud:
                 TagSpecifications=self._tags("security-group", vault=vault_id),
             )
             return made["GroupId"]
-        with _calling("DescribeSecurityGroups"):
+        with calling("DescribeSecurityGroups"):
             filters: Any = [{"Name": "group-name", "Values": [name]}, {"Name": "vpc-id", "Values": [vpc]}]
             return self._client.describe_security_groups(Filters=filters)["SecurityGroups"][0]["GroupId"]
 
@@ -138,7 +123,7 @@ class Ec2Cloud:
         # https://docs.aws.amazon.com/AWSEC2/latest/UserGuide/work-with-tags-in-IMDS.html
         tags[0]["Tags"].append({"Key": "nightvault-code", "Value": vault.launch.code})
         tags[0]["Tags"].append({"Key": "nightvault-url", "Value": self._control_url()})
-        with _calling("RunInstances"):
+        with calling("RunInstances"):
             answer = self._client.run_instances(
                 MinCount=1,
                 MaxCount=1,
@@ -158,15 +143,15 @@ class Ec2Cloud:
         return answer["Instances"][0]["InstanceId"]
 
     def start(self, instance_id: str) -> None:
-        with _calling("StartInstances"):
+        with calling("StartInstances"):
             self._client.start_instances(InstanceIds=[instance_id])
 
     def stop(self, instance_id: str, *, force: bool) -> None:
-        with _calling("StopInstances", "InvalidInstanceID.NotFound"):
+        with calling("StopInstances", "InvalidInstanceID.NotFound"):
             self._client.stop_instances(InstanceIds=[instance_id], Force=force)
 
     def terminate(self, instance_id: str) -> None:
-        with _calling("TerminateInstances", "InvalidInstanceID.NotFound"):
+        with calling("TerminateInstances", "InvalidInstanceID.NotFound"):
             self._client.terminate_instances(InstanceIds=[instance_id])
 
     # --- volumes ---
@@ -176,7 +161,7 @@ class Ec2Cloud:
         token = hashlib.sha256(f"{self._stack}/{vault_id}/{host}/{slot.uid}".encode()).hexdigest()[:64]
         zone = self._zone()
         key: Any = {"KmsKeyId": self._kms_key} if self._kms_key else {}
-        with _calling("CreateVolume"):
+        with calling("CreateVolume"):
             volume = self._client.create_volume(
                 AvailabilityZone=zone,
                 Size=slot.size_gib,
@@ -189,17 +174,17 @@ class Ec2Cloud:
         return volume["VolumeId"]
 
     def _zone(self) -> str:
-        with _calling("DescribeSubnets"):
+        with calling("DescribeSubnets"):
             return self._client.describe_subnets(SubnetIds=[self._subnet])["Subnets"][0]["AvailabilityZone"]
 
     def enlarge(self, volume_id: str, size_gib: int) -> int | None:
         # Asked first: whoever tried before may have died before it could say so, and the same size is refused.
-        with _calling("DescribeVolumes"):
+        with calling("DescribeVolumes"):
             size = self._client.describe_volumes(VolumeIds=[volume_id])["Volumes"][0]["Size"]
         if size >= size_gib:
             return size
         try:
-            with _calling("ModifyVolume"):
+            with calling("ModifyVolume"):
                 self._client.modify_volume(VolumeId=volume_id, Size=size_gib)
         except CloudRefused as refused:
             if refused.aws_code in _TOO_SOON:
@@ -212,13 +197,13 @@ class Ec2Cloud:
         if not holders:
             return True
         # IncorrectState: it is detaching already.
-        with _calling("DetachVolume", "IncorrectState"):
+        with calling("DetachVolume", "IncorrectState"):
             self._client.detach_volume(VolumeId=volume_id, InstanceId=holders[0])
         return False
 
     def _holders(self, volume_id: str) -> list[str]:
         filters: Any = [{"Name": "volume-id", "Values": [volume_id]}]  # a volume that is gone is held by none
-        with _calling("DescribeVolumes"):
+        with calling("DescribeVolumes"):
             volumes = self._client.describe_volumes(Filters=filters)["Volumes"]
         return [
             attachment["InstanceId"]
@@ -229,7 +214,7 @@ class Ec2Cloud:
 
     def delete_volume(self, volume_id: str) -> bool:
         try:
-            with _calling("DeleteVolume", "InvalidVolume.NotFound"):
+            with calling("DeleteVolume", "InvalidVolume.NotFound"):
                 self._client.delete_volume(VolumeId=volume_id)
         except CloudRefused as refused:
             if refused.aws_code in _NOT_YET:
@@ -240,18 +225,15 @@ class Ec2Cloud:
     def attach(self, instance_id: str, slots: dict[str, Slot]) -> tuple[str, ...]:
         wanted = {slot.volume_id: host for host, slot in slots.items() if slot.volume_id}
         attached = []
-        with _calling("DescribeVolumes"):
+        with calling("DescribeVolumes"):
             # A filter and not VolumeIds: one volume that is gone must not fail the others.
             filters: Any = [{"Name": "volume-id", "Values": list(wanted)}]
             volumes = self._client.describe_volumes(Filters=filters)["Volumes"]
         refused: CloudRefused | None = None
         for volume in volumes:
             host = wanted[volume["VolumeId"]]
-            holders = [a["InstanceId"] for a in volume.get("Attachments", []) if a.get("State") != "detached"]
             try:
-                if instance_id in holders or (
-                    not holders and self._attach(instance_id, volume["VolumeId"], _device(slots[host]))
-                ):
+                if self._attach(instance_id, volume, _device(slots[host])):
                     attached.append(host)
             except CloudRefused as error:
                 refused = error  # one bad volume must not keep the others out
@@ -259,10 +241,14 @@ class Ec2Cloud:
             raise refused
         return tuple(attached)
 
-    def _attach(self, instance_id: str, volume_id: str, device: str) -> bool:
+    def _attach(self, instance_id: str, volume: Any, device: str) -> bool:
+        """Whether it is there; `volume` as EC2 has just described it. One that another instance holds is left alone."""
+        holders = [each["InstanceId"] for each in volume.get("Attachments", []) if each.get("State") != "detached"]
+        if holders:
+            return instance_id in holders
         try:
-            with _calling("AttachVolume"):
-                self._client.attach_volume(InstanceId=instance_id, VolumeId=volume_id, Device=device)
+            with calling("AttachVolume"):
+                self._client.attach_volume(InstanceId=instance_id, VolumeId=volume["VolumeId"], Device=device)
         except CloudRefused as refused:
             if refused.aws_code in _NOT_YET:
                 return False
@@ -274,11 +260,11 @@ class Ec2Cloud:
     def point_disks(self) -> list[PointDisk]:
         filters: Any = [
             *self._mine(),
-            {"Name": "tag:nightvault:purpose", "Values": [RESTORE]},
+            {"Name": "tag:nightvault:purpose", "Values": [RESTORE_PURPOSE]},
             {"Name": "status", "Values": ["creating", "available", "in-use", "error"]},
         ]
         found = []
-        with _calling("DescribeVolumes"):
+        with calling("DescribeVolumes"):
             for page in self._client.get_paginator("describe_volumes").paginate(Filters=filters):
                 for volume in page["Volumes"]:
                     tags = {tag["Key"]: tag["Value"] for tag in volume["Tags"]}
@@ -288,7 +274,6 @@ class Ec2Cloud:
                             vault_id=tags.get("nightvault:vault", ""),
                             host=tags.get("nightvault:host", ""),
                             run_id=tags.get("nightvault:run", ""),
-                            failed=volume["State"] == "error",
                             made_at=volume["CreateTime"],
                         )
                     )
@@ -296,7 +281,7 @@ class Ec2Cloud:
 
     def make_point_volume(self, vault_id: str, volume: PointVolume) -> str:
         token = hashlib.sha256(f"{self._stack}/{vault_id}/{volume.host}/{volume.run_id}".encode()).hexdigest()[:64]
-        with _calling("CreateVolume"):
+        with calling("CreateVolume"):
             # As large and, with the same key, as encrypted as the snapshot: both are what AWS does when nobody says.
             # https://docs.aws.amazon.com/AWSEC2/latest/APIReference/API_CreateVolume.html
             made = self._client.create_volume(
@@ -310,29 +295,27 @@ class Ec2Cloud:
                     host=volume.host,
                     run=volume.run_id,
                     point=volume.point_id,
-                    purpose=RESTORE,
-                    Name=f"{self._stack} {volume.host} {RESTORE}",
+                    purpose=RESTORE_PURPOSE,
+                    Name=f"{self._stack} {volume.host} {RESTORE_PURPOSE}",
                 ),
             )
         return made["VolumeId"]
 
     def attach_point_volume(self, instance_id: str, volume: PointVolume) -> bool:
         filters: Any = [*self._mine(), {"Name": "volume-id", "Values": [volume.volume_id]}]
-        with _calling("DescribeVolumes"):
+        with calling("DescribeVolumes"):
             found = self._client.describe_volumes(Filters=filters)["Volumes"]
-        if not found or volume.volume_id is None:
+        if not found:
             return False  # EC2 may not list yet what it has just made
         if found[0]["State"] == "error":
             raise CloudRefused("CreateVolume", "VolumeFailed", f"EC2 could not make {volume.volume_id}")
-        holders = [a["InstanceId"] for a in found[0].get("Attachments", []) if a.get("State") != "detached"]
         # Other names than those of hosts' volumes, so that no host that enrols meanwhile wants the same one.
-        device = f"/dev/xvdc{chr(ord('a') + volume.place)}"
-        return instance_id in holders or (not holders and self._attach(instance_id, volume.volume_id, device))
+        return self._attach(instance_id, found[0], f"/dev/xvdc{chr(ord('a') + volume.place)}")
 
     # --- who may reach it ---
 
     def ingress(self, group_id: str) -> frozenset[str]:
-        with _calling("DescribeSecurityGroups"):
+        with calling("DescribeSecurityGroups"):
             group = self._client.describe_security_groups(GroupIds=[group_id])["SecurityGroups"][0]
         addresses = set()
         for permission in group.get("IpPermissions", []):
@@ -341,11 +324,11 @@ class Ec2Cloud:
         return frozenset(addresses)
 
     def admit(self, group_id: str, address: str) -> None:
-        with _calling("AuthorizeSecurityGroupIngress", "InvalidPermission.Duplicate"):
+        with calling("AuthorizeSecurityGroupIngress", "InvalidPermission.Duplicate"):
             self._client.authorize_security_group_ingress(GroupId=group_id, IpPermissions=[_permission(address)])
 
     def revoke(self, group_id: str, address: str) -> None:
-        with _calling("RevokeSecurityGroupIngress", "InvalidPermission.NotFound"):
+        with calling("RevokeSecurityGroupIngress", "InvalidPermission.NotFound"):
             self._client.revoke_security_group_ingress(GroupId=group_id, IpPermissions=[_permission(address)])
 
     # --- restore points ---
@@ -357,7 +340,7 @@ class Ec2Cloud:
             {"Name": "status", "Values": ["pending", "completed"]},
         ]
         found = {}
-        with _calling("DescribeSnapshots"):
+        with calling("DescribeSnapshots"):
             pages = self._client.get_paginator("describe_snapshots").paginate(OwnerIds=["self"], Filters=filters)
             for page in pages:
                 for snapshot in page["Snapshots"]:
@@ -367,7 +350,7 @@ class Ec2Cloud:
 
     def snapshot(self, point: RestorePoint) -> str:
         label = "complete" if point.complete else "incomplete"
-        with _calling("CreateSnapshot"):
+        with calling("CreateSnapshot"):
             made = self._client.create_snapshot(
                 VolumeId=point.volume_id,
                 Description=f"nightvault {point.host} {point.window_id} {label}",
@@ -395,7 +378,7 @@ class Ec2Cloud:
 
     def _states(self, **parameters: Any) -> dict[str, PointState]:
         states = {}
-        with _calling("DescribeSnapshots"):
+        with calling("DescribeSnapshots"):
             for page in self._client.get_paginator("describe_snapshots").paginate(**parameters):
                 for snapshot in page["Snapshots"]:
                     # `recoverable` and `recovering` (Recycle Bin) do not count either.
@@ -405,14 +388,14 @@ class Ec2Cloud:
 
     def delete_snapshot(self, snapshot_id: str, host: str) -> None:
         filters: Any = [{"Name": "snapshot-id", "Values": [snapshot_id]}]
-        with _calling("DescribeSnapshots"):
+        with calling("DescribeSnapshots"):
             found = self._client.describe_snapshots(OwnerIds=["self"], Filters=filters)["Snapshots"]
         if not found:
             return
         tags = {tag["Key"]: tag["Value"] for tag in found[0].get("Tags", [])}
         if (tags.get("nightvault:stack"), tags.get("nightvault:host")) != (self._stack, host):
             raise CloudRefused("DeleteSnapshot", "NotOurs", f"the tags of {snapshot_id} do not say that it is {host}'s")
-        with _calling("DeleteSnapshot", "InvalidSnapshot.NotFound"):
+        with calling("DeleteSnapshot", "InvalidSnapshot.NotFound"):
             self._client.delete_snapshot(SnapshotId=snapshot_id)
 
     def locked_snapshots(self) -> frozenset[str]:
@@ -421,7 +404,7 @@ class Ec2Cloud:
         locked: set[str] = set()
         token: Any = {}
         while True:  # botocore knows no paginator for it
-            with _calling("DescribeLockedSnapshots"):
+            with calling("DescribeLockedSnapshots"):
                 answer = self._client.describe_locked_snapshots(Filters=filters, **token)
             locked |= {each["SnapshotId"] for each in answer.get("Snapshots", [])}
             if not answer.get("NextToken"):
@@ -445,7 +428,7 @@ def _device(slot: Slot) -> str:
 
 def parameter(client: "SSMClient", name: str) -> str:
     """The value of an SSM parameter. Raises CloudRefused."""
-    with _calling("GetParameter"):
+    with calling("GetParameter"):
         return client.get_parameter(Name=name)["Parameter"]["Value"]
 
 

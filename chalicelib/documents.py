@@ -259,8 +259,8 @@ def points_document(
                 point_run_id=point.run_id,
                 point_complete=point.complete,
                 point_state=states[point.snapshot_id],
-                fit=point.marks.fit is not False,
-                locked=bool(point.marks.held_at or (point.marks.locked_until and now < point.marks.locked_until)),
+                fit=point.marks.sound,
+                locked=point.marks.locked(now),
             )
             for point in points.restorable(recorded, states)
             if point.snapshot_id

@@ -126,19 +126,16 @@ class LostRace(NightvaultError):
     retry_after_seconds = 2
 
 
-_PASSING = frozenset(
-    {
-        "InsufficientCapacity",
-        "InsufficientVolumeCapacity",
-        "InternalFailure",
-        "RequestLimitExceeded",
-        "RequestThrottled",
-        "ServiceUnavailable",
-        "Throttling",
-        "ThrottlingException",
-        "Unavailable",
-    }
-)
+# EC2 did nothing, and may be asked again at once: https://docs.aws.amazon.com/ec2/latest/devguide/ec2-api-throttling.html
+THROTTLED = frozenset({"EC2ThrottledException", "RequestLimitExceeded", "Throttling", "ThrottlingException"})
+_PASSING = THROTTLED | {
+    "InsufficientCapacity",
+    "InsufficientVolumeCapacity",
+    "InternalFailure",
+    "RequestThrottled",
+    "ServiceUnavailable",
+    "Unavailable",
+}
 
 
 class CloudRefused(NightvaultError):

@@ -152,7 +152,7 @@ class Retention(Struct, frozen=True, kw_only=True):
         return not (self.daily or self.weekly or self.monthly)
 
 
-class Retained(Struct, frozen=True, kw_only=True):
+class RetentionLook(Struct, frozen=True, kw_only=True):
     """When a host's restore points were last thinned out, and when they are to be looked at again at the latest."""
 
     at: datetime
@@ -178,6 +178,15 @@ class Marks(Struct, frozen=True, kw_only=True, omit_defaults=True):
     refused: str = ""
     retry_at: datetime | None = None
     deleted_at: datetime | None = None
+
+    @property
+    def sound(self) -> bool:
+        """Passed its last drill, or was never drilled."""
+        return self.fit is not False
+
+    def locked(self, now: datetime) -> bool:
+        """By an operator's hold, or by EBS as an operator asked for it here."""
+        return self.held_at is not None or (self.locked_until is not None and now < self.locked_until)
 
 
 class RestorePoint(Struct, frozen=True, kw_only=True):
@@ -428,7 +437,7 @@ class Host(Struct, frozen=True, kw_only=True):
     retention: Retention | None = None  # its own; None: the stack's
     # Something is off, or an operator wants time: every restore point made until then is kept until that is ended.
     kept_since: datetime | None = None
-    retained: Retained | None = None
+    retention_look: RetentionLook | None = None
 
     def overdue(self, now: datetime) -> bool:
         """No backup that counts for twice its interval (the first: since enrolment). Never for a retired host."""

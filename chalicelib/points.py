@@ -28,7 +28,7 @@ def restorable(recorded: Iterable[RestorePoint], states: Mapping[str, PointState
 def newest(points: Iterable[RestorePoint]) -> RestorePoint | None:
     """The newest that counts; one that failed its drill only if there is no other."""
     counted = [point for point in points if point.counts]
-    return max(counted, key=lambda point: (point.marks.fit is not False, taken_at(point)), default=None)
+    return max(counted, key=lambda point: (point.marks.sound, taken_at(point)), default=None)
 
 
 def taken_at(point: RestorePoint) -> datetime:

@@ -15,13 +15,13 @@ from chalicelib.model import (
     PointState,
     PointVolume,
     RestorePoint,
-    Retained,
+    RetentionLook,
     Slot,
     Vault,
     Window,
 )
 
-RESTORE = "restore"  # the tag nightvault:purpose of volumes that were made from restore points
+RESTORE_PURPOSE = "restore"  # the tag nightvault:purpose of volumes that were made from restore points
 
 
 class Conflict(Exception):
@@ -47,7 +47,7 @@ class Store(Protocol):
     def save(self, vault: Vault, archive: Window | None = None, host: Host | None = None) -> Vault:
         """Save over version `vault.version`, with the archived window and the host if any: all or nothing.
 
-        A host keeps its last backup and when it was retained, whatever `host` says of them.
+        A host keeps its last backup and when retention looked at it, whatever `host` says of them.
 
         Returns the vault with its new version. Raises Conflict with the winning record.
         """
@@ -89,7 +89,7 @@ class Store(Protocol):
         """Deleted points, oldest first."""
         ...
 
-    def put_retained(self, host: str, retained: Retained | None) -> None:
+    def put_retention_look(self, host: str, look: RetentionLook | None) -> None:
         """Record when retention looked at a host; None: it is due. Nothing for a host that is not there."""
         ...
 
@@ -114,13 +114,12 @@ class Machine:
 
 @dataclass(frozen=True, kw_only=True)
 class PointDisk:
-    """A volume made from a restore point, as EC2 describes it. `failed`: EC2 could not make it."""
+    """A volume made from a restore point, as EC2 describes it."""
 
     volume_id: str
     vault_id: str
     host: str
     run_id: str
-    failed: bool
     made_at: datetime
 
 

@@ -14,7 +14,7 @@ from msgspec.structs import replace
 from chalicelib import points
 from chalicelib.commands import PointDeleted, PointDropped, PointNotDeleted, PointSpared
 from chalicelib.errors import CloudRefused
-from chalicelib.model import Host, Marks, Retained, Retention, Vault
+from chalicelib.model import Host, Marks, Retention, RetentionLook, Vault
 from chalicelib.retention import Verdict, Why, judge
 
 if TYPE_CHECKING:
@@ -42,7 +42,7 @@ class Retaining:
         failures: list[Exception] = []
         look = _Look(self._control, now)
         waiting = [host for host in hosts if due(host, now)]
-        waiting.sort(key=lambda host: host.retained.at if host.retained else NEVER)
+        waiting.sort(key=lambda host: host.retention_look.at if host.retention_look else NEVER)
         for host in waiting[:MOST_HOSTS]:
             if not look.left:
                 break
@@ -56,7 +56,7 @@ class Retaining:
 
 def due(host: Host, now: datetime) -> bool:
     """Never looked at, a day ago, something is left to do, or a new complete restore point counts since."""
-    last = host.retained
+    last = host.retention_look
     if last is None or now >= last.next_at or last.at > now:  # at > now: the clock had jumped ahead
         return True
     return host.last_backup is not None and host.last_backup.completed_at > last.at
@@ -111,7 +111,7 @@ class _Look:
         times = [self._now + DAY]
         for verdict in verdicts(self._control, host, self._now):
             times.append(self._see_to(verdict) or times[0])
-        self._control.store.put_retained(host.name, Retained(at=self._now, next_at=min(times)))
+        self._control.store.put_retention_look(host.name, RetentionLook(at=self._now, next_at=min(times)))
 
     def _see_to(self, verdict: Verdict) -> datetime | None:
         """When it is to be looked at again, if sooner than in a day."""

@@ -66,7 +66,7 @@ def judge(
     """
     points = sorted(points, key=lambda point: (point.made_at or now, str(point.snapshot_id)), reverse=True)
     past = [point for point in points if point.counts and point.made_at and point.made_at <= now]
-    sound = [point for point in past if _sound(point)]
+    sound = [point for point in past if point.marks.sound]
     proven = [point for point in past if point.marks.fit]
     kept = _slots(past, retention)
     for point in (*past[:NEWEST_KEPT], *sound[:NEWEST_KEPT]):
@@ -87,13 +87,13 @@ def judge(
             yield Why.FUTURE
         elif kept_since and point.made_at <= kept_since:
             yield Why.HELD
-        if point.marks.held_at or (point.marks.locked_until and now < point.marks.locked_until):
+        if point.marks.locked(now):
             yield Why.LOCKED
         if needed and point.snapshot_id and point.snapshot_id in needed:
             yield needed[point.snapshot_id]
         if not point.counts and not newer(sound, point):
             yield Why.UNFINISHED
-        if point.counts and not _sound(point) and not newer(proven, point):
+        if point.counts and not point.marks.sound and not newer(proven, point):
             yield Why.UNFIT
 
     verdicts = []
@@ -103,17 +103,12 @@ def judge(
     return verdicts
 
 
-def _sound(point: RestorePoint) -> bool:
-    """Passed its last drill, or was never drilled."""
-    return point.marks.fit is not False
-
-
 def _why_not(point: RestorePoint) -> Why:
     if point.state is PointState.ERROR:
         return Why.FAILED
     if not point.complete:
         return Why.SUPERSEDED
-    return Why.THINNED if _sound(point) else Why.UNFIT
+    return Why.THINNED if point.marks.sound else Why.UNFIT
 
 
 def _slots(newest_first: list[RestorePoint], retention: Retention) -> dict[str | None, list[Why]]:
@@ -137,7 +132,7 @@ def _slots(newest_first: list[RestorePoint], retention: Retention) -> dict[str |
         for those in periods.values():
             if places <= 0:
                 break
-            sound = [point for point in those if _sound(point)]
+            sound = [point for point in those if point.marks.sound]
             kept[(sound or those)[0].snapshot_id].append(why)
             places -= bool(sound)
     return kept

@@ -3,7 +3,7 @@
 | pk | sk | holds |
 |---|---|---|
 | VAULT | vault id | the vault, `version` |
-| HOST | name | the host; `last_backup`, `last_backup_at` and `retained` beside it |
+| HOST | name | the host; `last_backup`, `last_backup_at` and `retention_look` beside it |
 | CODE | SHA-256 | an enrolment code; `used` |
 | WINDOW#vault id | window id | an archived window, kept 400 days |
 | POINT#host | instant, snapshot id | a restore point; `marks` and `marks_version` beside it |
@@ -26,7 +26,7 @@ import msgspec
 from msgspec.structs import replace
 
 from chalicelib.errors import CodeRefused
-from chalicelib.model import Code, Host, LastBackup, Marks, RestorePoint, Retained, Vault, Window
+from chalicelib.model import Code, Host, LastBackup, Marks, RestorePoint, RetentionLook, Vault, Window
 from chalicelib.ports import Conflict
 
 if TYPE_CHECKING:
@@ -65,8 +65,8 @@ def _host(item: Item) -> Host:
     host = msgspec.json.decode(item["doc"]["S"], type=Host)
     if "last_backup" in item:
         host = replace(host, last_backup=msgspec.json.decode(item["last_backup"]["S"], type=LastBackup))
-    if "retained" in item:
-        host = replace(host, retained=msgspec.json.decode(item["retained"]["S"], type=Retained))
+    if "retention_look" in item:
+        host = replace(host, retention_look=msgspec.json.decode(item["retention_look"]["S"], type=RetentionLook))
     return host
 
 
@@ -191,12 +191,12 @@ class DynamoStore:
     def buried(self, host: str) -> list[RestorePoint]:
         return [_point(item) for item in self._query(f"GONE#{host}")]
 
-    def put_retained(self, host: str, retained: Retained | None) -> None:
-        change: Item = {"UpdateExpression": "REMOVE retained"}
-        if retained:
+    def put_retention_look(self, host: str, look: RetentionLook | None) -> None:
+        change: Item = {"UpdateExpression": "REMOVE retention_look"}
+        if look:
             change = {
-                "UpdateExpression": "SET retained = :retained",
-                "ExpressionAttributeValues": {":retained": _doc(retained)},
+                "UpdateExpression": "SET retention_look = :look",
+                "ExpressionAttributeValues": {":look": _doc(look)},
             }
         with suppress(self._client.exceptions.ConditionalCheckFailedException):
             self._client.update_item(
@@ -274,7 +274,7 @@ class DynamoStore:
             "TableName": self._table,
             "Key": _key("HOST", host.name),
             "UpdateExpression": "SET doc = :doc",
-            "ExpressionAttributeValues": {":doc": _doc(replace(host, last_backup=None, retained=None))},
+            "ExpressionAttributeValues": {":doc": _doc(replace(host, last_backup=None, retention_look=None))},
         }
 
     def _transact(self, writes: list[Any], vault: Vault) -> Vault:

@@ -165,16 +165,17 @@ _SNAPSHOTS = [
     _allow("SnapshotTagged", ["ec2:CreateSnapshot"], _SNAPSHOT, StringEquals=_BECOMES_OURS),
 ]
 
+_LOOK_AT_LOCKS = _allow("LookAtLocks", ["ec2:DescribeLockedSnapshots"], "*")
 # Retention deletes what our records name, after it has looked at the snapshot's own tags: chalicelib/retaining.py.
 # Whose host it was, IAM cannot be told; that it is this stack's it holds us to.
 _RETENTION = [
-    _allow("LookAtLocks", ["ec2:DescribeLockedSnapshots"], "*"),
+    _LOOK_AT_LOCKS,
     _allow("DeleteOldPoints", ["ec2:DeleteSnapshot"], _SNAPSHOT, StringEquals=_IS_OURS),
     _allow("BuryOldPoints", ["dynamodb:DeleteItem"], {"Fn::GetAtt": ["Table", "Arn"]}),
 ]
 # An operator asks EBS itself to lock a restore point, for so many days.
 _LOCKS = [
-    _allow("LookAtLocks", ["ec2:DescribeLockedSnapshots"], "*"),
+    _LOOK_AT_LOCKS,
     _allow("LockOurPoints", ["ec2:LockSnapshot", "ec2:UnlockSnapshot"], _SNAPSHOT, StringEquals=_IS_OURS),
 ]
 

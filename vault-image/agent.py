@@ -31,7 +31,7 @@ from agent_control import Control, ControlRefused, Metadata, NotEnrolled
 from agent_orders import BadOrders, HostOrder, Orders, RestoreOrder, parse
 from agent_sftp import Sftp
 from agent_transfers import Transfers, commit_of
-from agent_volumes import Mount, Volumes
+from agent_volumes import Mount, Volumes, said
 
 # However often something changes, reports are at least this far apart, in seconds.
 _LEAST_BETWEEN_REPORTS = 0.2
@@ -158,7 +158,7 @@ class Agent:
                 else:
                     self._sftp.hide(host)
             except (OSError, subprocess.SubprocessError) as error:
-                log("sftp_failed", host=host, error=_said(error))
+                log("sftp_failed", host=host, error=said(error))
 
     def _bring(
         self, volumes: Volumes, orders: Iterable[HostOrder | RestoreOrder], before: list[Mount], stray: set[str]
@@ -186,7 +186,7 @@ class Agent:
         try:
             self._accounts.apply(order)
         except (OSError, subprocess.SubprocessError) as error:
-            log("account_failed", host=order.host, error=_said(error))
+            log("account_failed", host=order.host, error=said(error))
             return False
         return True
 
@@ -199,7 +199,7 @@ class Agent:
                 log("transfer_does_not_end", host=host)
             volumes.release(host)
         except (OSError, subprocess.SubprocessError) as error:
-            log("release_failed", host=host, error=_said(error))
+            log("release_failed", host=host, error=said(error))
 
     def _body(self, state: str) -> dict[str, Any]:
         if not self._identity:
@@ -361,10 +361,6 @@ _PLAIN = ("host", "volume_id", "state", "detail")
 
 def _plain(mount: Mount) -> tuple[str, ...]:
     return tuple(getattr(mount, name) for name in _PLAIN)
-
-
-def _said(error: Exception) -> str:
-    return str(getattr(error, "stderr", None) or error)[:300]
 
 
 def _news(body: dict[str, Any]) -> object:

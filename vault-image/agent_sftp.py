@@ -6,9 +6,6 @@
 Rootless, there is none of this: the gate itself serves SFTP.
 """
 
-import os
-import select
-import signal
 from collections.abc import Iterator
 from contextlib import suppress
 from pathlib import Path
@@ -62,13 +59,7 @@ class Sftp:
             while path in self._mounted():
                 run("umount", "--lazy", str(self._root / path))  # so that nobody new comes in ...
         for pid in [pid for name, pid, _ in _locked_in(self._root) if name == host]:
-            with suppress(ProcessLookupError):
-                process = os.pidfd_open(pid)
-                try:
-                    signal.pidfd_send_signal(process, signal.SIGKILL)  # ... and now nobody is left.
-                    select.select([process], [], [], _END_SECONDS)
-                finally:
-                    os.close(process)
+            registry.see_end(pid, _END_SECONDS, kill=True)  # ... and now nobody is left.
 
     def shown(self) -> dict[str, tuple[int, str]]:
         """What each host is shown: a device's number, and the name of the tree on it."""

@@ -77,7 +77,7 @@ class Volumes:
         except NotOurs as error:
             return replace(mount, state="refused", detail=str(error)[:120])
         except (OSError, subprocess.SubprocessError) as error:
-            return replace(mount, state="error", detail=_said(error))
+            return replace(mount, state="error", detail=said(error, 120))
         size, free = room.f_blocks * room.f_frsize, room.f_bavail * room.f_frsize
         return replace(mount, state="mounted", size_bytes=size, free_bytes=free)
 
@@ -234,6 +234,6 @@ def run(*command: str) -> None:
     )
 
 
-def _said(error: Exception) -> str:
-    said = getattr(error, "stderr", None) or str(error)
-    return " ".join(str(said).split())[:120]
+def said(error: Exception, most: int = 300) -> str:
+    """What a command that failed has written, or else the error's own words; in one line, cut to so many characters."""
+    return " ".join(str(getattr(error, "stderr", None) or error).split())[:most]

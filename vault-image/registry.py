@@ -179,13 +179,20 @@ def _gone(command: Command, seconds: float) -> bool:
     finally:
         os.close(entry)
     # A process lets go of its files before its folder, and a volume can't be unmounted in between.
+    see_end(command.pid, seconds)
+    return True
+
+
+def see_end(pid: int, seconds: float, *, kill: bool = False) -> None:
+    """Wait until a process has ended, so many seconds at most; with `kill`, end it first."""
     with suppress(ProcessLookupError):
-        process = os.pidfd_open(command.pid)
+        process = os.pidfd_open(pid)  # never another process that is given its number
         try:
+            if kill:
+                signal.pidfd_send_signal(process, signal.SIGKILL)
             select.select([process], [], [], seconds)
         finally:
             os.close(process)
-    return True
 
 
 def _flock(descriptor: int, operation: int, seconds: float) -> bool:

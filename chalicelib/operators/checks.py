@@ -9,7 +9,7 @@ from msgspec import Struct, field
 
 from chalicelib.model import Host, InstanceState, Phase, PointState, Policy, RestorePoint, Vault
 from chalicelib.operators.estate import Estate
-from chalicelib.ports import RESTORE
+from chalicelib.ports import RESTORE_PURPOSE
 
 SSH_PORT = 22
 # A quarter of an hour lies between two signs of the sweep; CloudWatch shows a metric some minutes later.
@@ -257,7 +257,7 @@ def _volumes(facts: Facts) -> Iterator[Finding]:
     for disk in facts.estate.disks:
         if disk.volume_id in named or disk.volume_id in lent or disk.attached_to or not facts.settled(disk.made_at):
             continue
-        if disk.purpose == RESTORE:
+        if disk.purpose == RESTORE_PURPOSE:
             yield Finding(
                 level="warning",
                 what=f"volume {disk.volume_id} ({disk.gib} GiB) was made for a restore of {disk.host} that is over",

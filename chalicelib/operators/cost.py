@@ -2,17 +2,17 @@
 
 from collections import defaultdict
 from datetime import UTC, datetime
-from typing import Any
 
 import msgspec
 from botocore.exceptions import BotoCoreError, ClientError
 from msgspec import Struct
 
 from chalicelib import errors
+from chalicelib.calling import calling
 from chalicelib.model import Host, Vault, Window
 from chalicelib.operators.clients import Clients
 from chalicelib.operators.estate import Estate, Shot, look
-from chalicelib.ports import RESTORE, Store
+from chalicelib.ports import RESTORE_PURPOSE, Store
 from chalicelib.pricing.bill import Bill, bill
 from chalicelib.pricing.control_plane import Traffic, counts
 from chalicelib.pricing.price_list import QUESTIONS, question_of, read
@@ -43,10 +43,8 @@ def cost(wired: Wiring, month: str | None = None, clients: Clients | None = None
         raise errors.BadRequest(str(wrong)) from None
     if begin > now:
         raise errors.BadRequest(f"month: {month} has not begun; ask for this one or one that is over")
-    try:
+    with calling("DescribeVolumes"):
         estate = look(clients.ec2, wired.settings.stack)
-    except (ClientError, BotoCoreError) as refused:
-        raise _refused("DescribeVolumes", refused) from refused
     usage = usage_of(wired.store, estate, month=month, region=clients.region, begin=begin, until=min(now, end))
     prices = known_prices(clients, wired.settings.table)
     try:
@@ -96,7 +94,7 @@ def usage_of(store: Store, estate: Estate, *, month: str, region: str, begin: da
             Volume(volume_id=disk.volume_id, host=disk.host or None, gib=disk.gib, type=disk.type, since=disk.made_at)
             for disk in estate.disks
             # One that was made for a restore is gone within hours; as a month's it would count for far too much.
-            if disk.made_at < until and disk.purpose != RESTORE
+            if disk.made_at < until and disk.purpose != RESTORE_PURPOSE
         ),
         snapshots=tuple(stored(estate.shots, _pushed(store, estate.shots, history), until)),
         counts=counts(traffic),
@@ -172,10 +170,8 @@ def _pushed(store: Store, shots: tuple[Shot, ...], history: dict[str, list[Windo
 
 def known_prices(clients: Clients, table: str) -> Prices:
     """The prices that a refresh has kept for this region, or the ones that nightvault carries."""
-    try:
+    with calling("GetItem"):
         item = clients.dynamodb.get_item(TableName=table, Key=_key(clients.region)).get("Item")
-    except (ClientError, BotoCoreError) as refused:
-        raise _refused("GetItem", refused) from refused
     return msgspec.json.decode(item["doc"]["S"], type=Prices) if item else LISTED
 
 
@@ -187,20 +183,16 @@ def refresh_prices(wired: Wiring, clients: Clients | None = None) -> Prices:
     clients = clients or Clients(wired)
     table = wired.settings.table
     old = known_prices(clients, table)
-    try:
+    with calling("DescribeInstances"):
         machines = look(clients.ec2, wired.settings.stack).machines
-    except (ClientError, BotoCoreError) as refused:
-        raise _refused("DescribeInstances", refused) from refused
     names = [*QUESTIONS, *sorted({machine.type for machine in machines} - set(QUESTIONS))]
     found = [_ask(clients, name) for name in names]
     if all(each.dollars is None for each in found):
         raise errors.CloudRefused("GetProducts", "NoPrices", f"no price was found; the first: {found[0].error}")
     new = refreshed(old, clients.region, found, wired.clock.now())
     item = {**_key(clients.region), "doc": {"S": msgspec.json.encode(new).decode()}}
-    try:
+    with calling("PutItem"):
         clients.dynamodb.put_item(TableName=table, Item=item)
-    except (ClientError, BotoCoreError) as refused:
-        raise _refused("PutItem", refused) from refused
     return new
 
 
@@ -220,9 +212,3 @@ def _ask(clients: Clients, name: str) -> Found:
 
 def _key(region: str) -> dict[str, dict[str, str]]:
     return {"pk": {"S": "PRICES"}, "sk": {"S": region}}
-
-
-def _refused(call: str, error: Any) -> errors.CloudRefused:
-    if isinstance(error, ClientError):
-        return errors.CloudRefused(call, error.response["Error"]["Code"], error.response["Error"].get("Message", ""))
-    return errors.CloudRefused(call, type(error).__name__, str(error))

@@ -13,7 +13,8 @@ from botocore.exceptions import BotoCoreError, ClientError
 from msgspec import Struct
 from msgspec.structs import replace
 
-from chalicelib import errors, metrics
+from chalicelib import metrics
+from chalicelib.calling import calling
 from chalicelib.model import Vault
 from chalicelib.operators.checks import (
     Check,
@@ -79,13 +80,8 @@ def gather(wired: Wiring, clients: Clients) -> Facts:
     """Look at everything that a check needs. Raises CloudRefused if EC2 does not answer."""
     settings, now = wired.settings, wired.clock.now()
     vaults = tuple(wired.store.vaults())
-    try:
+    with calling("DescribeInstances"):
         estate = look(clients.ec2, settings.stack)
-    except ClientError as refused:
-        error = refused.response["Error"]
-        raise errors.CloudRefused("DescribeInstances", error["Code"], error.get("Message", "")) from refused
-    except BotoCoreError as refused:
-        raise errors.CloudRefused("DescribeInstances", type(refused).__name__, str(refused)) from refused
     hosts = wired.store.hosts()
     names = {host.name for host in hosts} | {shot.host for shot in estate.shots if shot.host}
     looking = _Look()

@@ -3,14 +3,14 @@
 import math
 from collections.abc import Callable
 from datetime import datetime
-from typing import Annotated, Any, Literal
+from typing import Annotated, Literal
 
 import msgspec
-from botocore.exceptions import BotoCoreError, ClientError
 from msgspec import Struct
 from msgspec.structs import replace
 
 from chalicelib import errors
+from chalicelib.calling import calling
 from chalicelib.commands import HostChanged
 from chalicelib.control import Amendment
 from chalicelib.growth import GIB
@@ -80,7 +80,7 @@ class HostRetention(Action, tag="retention"):
         changes = self._changes(host, wired)
         if changes and not self.dry_run:
             wired.control.apply(host.vault_id, HostChanged(host=host.name), Amendment(host.name, **changes))
-            wired.store.put_retained(host.name, None)  # the next look is due
+            wired.store.put_retention_look(host.name, None)  # the next look is due
             wired.telemetry.event("retention_changed", host=host.name, **{k: str(v) for k, v in changes.items()})
         host = replace(host, **changes)
         found = verdicts(wired.control, host, wired.clock.now())
@@ -183,9 +183,10 @@ class Lock(Action, tag="lock"):
         if self.mode == "compliance" and self.cool_off_hours != 0:
             # Without one it is final at once; a day lets a mistake be undone.
             more = {"CoolOffPeriod": self.cool_off_hours or 24}
-        answer = _call(
-            wired, "lock_snapshot", SnapshotId=self.point, LockMode=self.mode, LockDuration=self.days, **more
-        )
+        with calling("LockSnapshot"):
+            answer = Clients(wired).ec2.lock_snapshot(
+                SnapshotId=self.point, LockMode=self.mode, LockDuration=self.days, **more
+            )
         until: datetime = answer["LockExpiresOn"]
         return until
 
@@ -199,9 +200,10 @@ class Unlock(Action, tag="unlock"):
         """Raises BadRequest, CloudRefused (a lock in compliance mode, after its cooling-off), LostRace."""
         point = _known_point(wired, self.point)
         if self.point in wired.control.cloud.locked_snapshots():
-            _call(wired, "unlock_snapshot", SnapshotId=self.point)
+            with calling("UnlockSnapshot"):
+                Clients(wired).ec2.unlock_snapshot(SnapshotId=self.point)
         marked = _mark(wired, point, lambda marks: replace(marks, held_at=None, locked_until=None, lock_mode=""))
-        wired.store.put_retained(point.host, None)
+        wired.store.put_retention_look(point.host, None)
         wired.telemetry.event("point_unlocked", host=point.host, snapshot_id=point.snapshot_id)
         return LockAnswer(point=point_view(marked))
 
@@ -214,6 +216,13 @@ def _known_point(wired: Wiring, snapshot_id: str) -> RestorePoint:
     raise errors.BadRequest(f"point: there is no completed restore point {snapshot_id[:40]!r}; see `restore_points`")
 
 
+def _read_again(wired: Wiring, point: RestorePoint) -> RestorePoint:
+    for each in wired.store.points(point.host):
+        if each.snapshot_id == point.snapshot_id:
+            return each
+    raise errors.BadRequest(f"point: {point.snapshot_id} has just been deleted")
+
+
 def _is_there(wired: Wiring, point: RestorePoint) -> None:
     snapshot_id = str(point.snapshot_id)
     if snapshot_id not in wired.control.cloud.snapshot_states([snapshot_id]):
@@ -223,19 +232,8 @@ def _is_there(wired: Wiring, point: RestorePoint) -> None:
 def _mark(wired: Wiring, point: RestorePoint, change: Callable[[Marks], Marks]) -> RestorePoint:
     """The point with its new marks. Raises LostRace, BadRequest if it is gone."""
     for _ in range(TRIES):
-        if wired.store.mark(point, change(point.marks)):
-            return _known_point(wired, str(point.snapshot_id))
-        point = _known_point(wired, str(point.snapshot_id))
+        marked = wired.store.mark(point, change(point.marks))
+        point = _read_again(wired, point)
+        if marked:
+            return point
     raise errors.LostRace(f"{point.snapshot_id} is being marked by too many at once; try again")
-
-
-def _call(wired: Wiring, method: str, **parameters: object) -> dict[str, Any]:
-    call = "".join(word.title() for word in method.split("_"))
-    try:
-        answer: dict[str, Any] = getattr(Clients(wired).ec2, method)(**parameters)
-    except ClientError as error:
-        said = error.response["Error"]
-        raise errors.CloudRefused(call, said["Code"], said.get("Message", "")) from error
-    except BotoCoreError as error:
-        raise errors.CloudRefused(call, type(error).__name__, str(error)) from error
-    return answer

@@ -28,7 +28,7 @@ from chalicelib.model import (
     Outcome,
     Phase,
     RestorePoint,
-    Retained,
+    RetentionLook,
     Slot,
     Vault,
     Window,
@@ -401,19 +401,19 @@ def test_a_buried_point_leaves_with_its_marks_and_is_marked_no_more(store: Store
 
 def test_when_a_host_was_retained_is_kept_beside_its_record(store: Store) -> None:
     enrolled(store)
-    retained = Retained(at=NOW, next_at=NOW + timedelta(days=1))
-    store.put_retained("C", retained)
-    store.put_retained("nobody", retained)
+    retained = RetentionLook(at=NOW, next_at=NOW + timedelta(days=1))
+    store.put_retention_look("C", retained)
+    store.put_retention_look("nobody", retained)
     host = store.host("C")
     assert host
-    assert host.retained == retained
+    assert host.retention_look == retained
     assert [each.name for each in store.hosts()] == ["C"]
     vault = store.vault(host.vault_id)
     assert vault
-    store.save(vault, host=replace(host, retained=None, every_seconds=1))
+    store.save(vault, host=replace(host, retention_look=None, every_seconds=1))
     assert store.host("C") == replace(host, every_seconds=1)
-    store.put_retained("C", None)
-    assert store.host("C") == replace(host, every_seconds=1, retained=None)
+    store.put_retention_look("C", None)
+    assert store.host("C") == replace(host, every_seconds=1, retention_look=None)
 
 
 # --- only on DynamoDB -----------------------------------------------------------------------------------

@@ -217,7 +217,6 @@ class FakeCloud:
                 vault_id=vault_id,
                 host=volume.host,
                 run_id=volume.run_id,
-                failed=False,
                 made_at=self._clock.now(),
             )
         self._done()

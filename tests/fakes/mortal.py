@@ -4,7 +4,7 @@ from datetime import datetime
 
 from chalicelib.control import Control
 from chalicelib.enrolment import Enrolment
-from chalicelib.model import Code, Host, LastBackup, Marks, Policy, RestorePoint, Retained, Vault, Window
+from chalicelib.model import Code, Host, LastBackup, Marks, Policy, RestorePoint, RetentionLook, Vault, Window
 from tests.fakes.clock import FakeClock
 from tests.fakes.cloud import FakeCloud, Killed
 from tests.fakes.store import MemoryStore
@@ -57,8 +57,8 @@ class MortalStore(MemoryStore):
         super().bury(point)
         self._fate.effect()
 
-    def put_retained(self, host: str, retained: Retained | None) -> None:
-        super().put_retained(host, retained)
+    def put_retention_look(self, host: str, look: RetentionLook | None) -> None:
+        super().put_retention_look(host, look)
         self._fate.effect()
 
     def move_last_backup(self, host: str, last: LastBackup) -> bool:

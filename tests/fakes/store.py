@@ -7,7 +7,7 @@ from threading import Lock
 from msgspec.structs import replace
 
 from chalicelib.errors import CodeRefused
-from chalicelib.model import Code, Host, LastBackup, Marks, RestorePoint, Retained, Vault, Window
+from chalicelib.model import Code, Host, LastBackup, Marks, RestorePoint, RetentionLook, Vault, Window
 from chalicelib.ports import Conflict
 
 
@@ -36,8 +36,8 @@ class MemoryStore:
 
     def _put_host(self, host: Host) -> None:
         known = self._hosts.get(host.name)
-        last, retained = (known.last_backup, known.retained) if known else (None, None)
-        self._hosts[host.name] = replace(host, last_backup=last, retained=retained)
+        last, look = (known.last_backup, known.retention_look) if known else (None, None)
+        self._hosts[host.name] = replace(host, last_backup=last, retention_look=look)
 
     def _save(self, vault: Vault, archive: Window | None) -> Vault:
         current = self._vaults.get(vault.vault_id)
@@ -97,10 +97,10 @@ class MemoryStore:
     def buried(self, host: str) -> list[RestorePoint]:
         return _oldest_first(point for (owner, _), point in self._graves.items() if owner == host)
 
-    def put_retained(self, host: str, retained: Retained | None) -> None:
+    def put_retention_look(self, host: str, look: RetentionLook | None) -> None:
         with self._lock:
             if host in self._hosts:
-                self._hosts[host] = replace(self._hosts[host], retained=retained)
+                self._hosts[host] = replace(self._hosts[host], retention_look=look)
 
     def move_last_backup(self, host: str, last: LastBackup) -> bool:
         with self._lock:

@@ -495,7 +495,8 @@ def test_a_machine_that_dies_takes_the_volume_with_it_to_the_next(world: World) 
     assert world.cloud.attached[volume_id] == world.vault.instance_id != instance
 
 
-def test_an_answer_that_is_lost_makes_no_second_volume(world: World) -> None:
+def lose_the_answer(world: World) -> None:
+    """EC2 makes the volume of an older point, and whoever asked dies before it hears of it."""
     first, _ = two_nights(world)
     real = world.cloud.make_point_volume
 
@@ -507,6 +508,10 @@ def test_an_answer_that_is_lost_makes_no_second_volume(world: World) -> None:
     with pytest.raises(Killed):
         restore(world, first)
     world.cloud.make_point_volume = real  # type: ignore[method-assign]
+
+
+def test_an_answer_that_is_lost_makes_no_second_volume(world: World) -> None:
+    lose_the_answer(world)
     world.boot()
     for _ in range(3):
         world.report()
@@ -515,16 +520,7 @@ def test_an_answer_that_is_lost_makes_no_second_volume(world: World) -> None:
 
 
 def test_an_answer_that_is_lost_and_a_run_that_is_given_up_leave_nothing(world: World) -> None:
-    first, _ = two_nights(world)
-    real = world.cloud.make_point_volume
-
-    def lost(vault_id: str, volume: PointVolume) -> str:
-        real(vault_id, volume)
-        raise Killed
-
-    world.cloud.make_point_volume = lost  # type: ignore[method-assign]
-    with pytest.raises(Killed):
-        restore(world, first)
+    lose_the_answer(world)
     world.finish("C", R3, Outcome.FAILED, 1)
     assert world.vault.point_volumes["C"].volume_id is None
     assert len(world.cloud.point_volumes) == 1
@@ -535,9 +531,7 @@ def test_an_answer_that_is_lost_and_a_run_that_is_given_up_leave_nothing(world: 
 
 
 def test_a_volume_that_no_vault_knows_is_removed_once_it_is_old_enough(world: World) -> None:
-    disk = PointDisk(
-        volume_id="vol-stray", vault_id="vault-1", host="C", run_id=R5, failed=False, made_at=world.clock.now()
-    )
+    disk = PointDisk(volume_id="vol-stray", vault_id="vault-1", host="C", run_id=R5, made_at=world.clock.now())
     world.cloud.point_volumes["vol-stray"] = disk
     world.pass_minutes(1)
     assert "vol-stray" in world.cloud.point_volumes, "whoever makes it may be about to record it"

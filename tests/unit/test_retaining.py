@@ -111,8 +111,8 @@ def test_it_looks_once_a_day_and_after_each_new_backup() -> None:
     look(world)
     retained = world.store.host("C")
     assert retained
-    assert retained.retained
-    assert retained.retained.at == world.clock.now()
+    assert retained.retention_look
+    assert retained.retention_look.at == world.clock.now()
 
 
 def test_a_night_brings_it_on_by_itself() -> None:

@@ -1,4 +1,4 @@
-"""One machine with the hosts C and H on it, and no cloud around it: what stands where the control plane would gives the
+"""One machine with hosts' volumes on it, and no cloud around it: what stands where the control plane would gives the
 program and the orders. It answers to what tests/vault/ asks of a vault, so that attempts are written once."""
 
 import subprocess
@@ -9,6 +9,7 @@ from pathlib import Path
 from shlex import join, quote
 
 from tests.localcloud.paths import VAULT_IMAGE
+from tests.localcloud.vm import qemu
 from tests.localcloud.vm.alone import Alone
 from tests.localcloud.vm.machine import VirtualMachine
 from tests.vm.machines import NIGHT_SECONDS
@@ -20,7 +21,6 @@ import user_data  # vault-image is found only now
 
 from tests.vault import vaults
 
-ROUTER = "172.31.0.1"  # this machine, seen from the other
 _GATE = "/opt/nightvault/gate.py"
 
 
@@ -28,12 +28,36 @@ class Booted:
     """On from its making to its power-off; `machine_init.py` is the quicker kind."""
 
     single = False
-    outside = ROUTER
+    outside = qemu.ROUTER
 
-    def __init__(self, cloud: vaults.Cloud, machine: VirtualMachine, base: Path) -> None:
+    machine: VirtualMachine
+
+    def __init__(self, cloud: vaults.Cloud, alone: Alone, hosts: list[vaults.Host], base: Path) -> None:
         self.cloud = cloud
-        self.machine = machine
         self.base = base
+        self._alone = alone
+        self._hosts = hosts
+        self.boot()
+
+    def boot(self) -> None:
+        """Until all volumes are mounted."""
+        before = self.cloud.order(*self._hosts, power_off=False)
+        self.machine = self._alone.boot()
+        report = self.cloud.wait_for(
+            lambda report: (
+                report["state"] == "ready"
+                and [mount["state"] for mount in report["mounts"]] == ["mounted"] * len(self._hosts)
+            ),
+            NIGHT_SECONDS,
+            before,
+        )
+        for host in self._hosts:
+            host.port, host.known_hosts = self.machine.ssh_port, self.base / "known_hosts"
+            host.known_hosts.write_text("".join(f"[127.0.0.1]:{host.port} {key}\n" for key in report["host_keys"]))
+
+    def console(self) -> str:
+        """What it has printed, on all boots."""
+        return self._alone.console()
 
     def inside(self, command: str) -> str:
         """What `command` prints as root; it must succeed."""
@@ -64,7 +88,7 @@ class Booted:
 
 @contextmanager
 def booted(folder: Path, *names: str) -> Iterator[tuple[Booted, list[vaults.Host]]]:
-    """A first boot; all volumes are mounted."""
+    """After its first boot."""
     hosts = [
         vaults.Host(name, number, f"vol-{number:017x}", vaults.keygen(folder / name), patience=300)
         for number, name in enumerate(names, 20001)
@@ -73,15 +97,7 @@ def booted(folder: Path, *names: str) -> Iterator[tuple[Booted, list[vaults.Host
         host.user, host.reader = f"nv{host.uid}", f"nv{host.uid}r"
     with vaults.cloud_of() as cloud:
         cloud.program = user_data.program()
-        cloud.order(*hosts)
-        tags = {"nightvault-url": cloud.url.replace("127.0.0.1", ROUTER), "nightvault-code": vaults.CODE}
+        tags = {"nightvault-url": cloud.url.replace("127.0.0.1", qemu.ROUTER), "nightvault-code": vaults.CODE}
         volumes = {host.volume_id: 1 for host in hosts}
         with Alone(folder / "machine", user_data=user_data.user_data(), tags=tags, volumes=volumes) as alone:
-            machine = alone.boot()
-            report = cloud.wait_for(
-                lambda report: [m["state"] for m in report["mounts"]] == ["mounted"] * len(hosts), NIGHT_SECONDS
-            )
-            for host in hosts:
-                host.port, host.known_hosts = machine.ssh_port, folder / "known_hosts"
-                host.known_hosts.write_text("".join(f"[127.0.0.1]:{host.port} {key}\n" for key in report["host_keys"]))
-            yield Booted(cloud, machine, folder), hosts
+            yield Booted(cloud, alone, hosts, folder), hosts
