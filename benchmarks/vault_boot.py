@@ -195,8 +195,8 @@ def main() -> None:
     with tempfile.TemporaryDirectory(prefix="nightvault-boot-") as scratch:
         root_image = bare_image(Path(scratch))
         for number in range(rounds):
-            bare.append(bare_boots(Path(scratch, f"bare {number}"), root_image))
-            ours.append(vault_boots(Path(scratch, f"vault {number}")))
+            bare.append(bare_boots(Path(scratch, f"bare-{number}"), root_image))
+            ours.append(vault_boots(Path(scratch, f"vault-{number}")))
             sys.stderr.write(f"round {number + 1} of {rounds}: {load()}\n")
     columns = {f"bare, {boot}": middle([each[boot] for each in bare]) for boot in BOOTS}
     columns |= {f"vault, {boot}": middle([each[boot][0] for each in ours]) for boot in BOOTS}

@@ -111,7 +111,8 @@ def test_an_update_of_openssh_ends_no_transfer(vault: Booted, c: vaults.Host) ->
 
 
 def test_security_updates(vault: Booted) -> None:
-    tried = vault.inside("unattended-upgrade --dry-run --verbose 2>&1")
+    # Starting the unit waits for one that the timer began, which holds the lock.
+    tried = vault.inside("systemctl start nightvault-upkeep.service && unattended-upgrade --dry-run --verbose 2>&1")
     assert "Allowed origins are: origin=Debian,codename=bookworm-security,label=Debian-Security" in tried
     assert "No packages found" in tried or "Packages that will be upgraded" in tried, tried
     settings = vault.inside("apt-config dump")
