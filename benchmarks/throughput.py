@@ -4,7 +4,8 @@
 
 Whole files pushed by rsync through sshd and gate, as the client does it, until they are flushed to the volume: into a
 booted vault with the memory of t4g.nano, micro and small; and, in the same run, natively into a process machine's sshd
-on this machine, eight times as much. Emulation says nothing of AES instructions, so the native figures are those for
+on this machine, eight times as much. And how much memory one push takes there, of many small files: so many hosts fit
+at once. Emulation says nothing of AES instructions, so the native figures are those for
 ciphers; the emulated ones are for memory, whose want shows there too.
 Needs root, and `tools/prepare vm`.
 """
@@ -16,6 +17,8 @@ import sys
 import tempfile
 import time
 from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor, wait
+from contextlib import suppress
 from itertools import count
 from pathlib import Path
 from statistics import median
@@ -68,8 +71,40 @@ class Pushes:
         return found
 
 
-def natively(folder: Path, ciphers: list[str], mib: int, rounds: int) -> tuple[Speeds, str]:
-    """And the cipher that the client's ssh and the vault agree on when nobody asks for one."""
+def memory_of_a_push(client: Client, folder: Path, files: int) -> int:
+    """Most bytes that the processes of a host's account held while `files` new small files were pushed.
+
+    Proportional set size, so that what they share counts once: https://man7.org/linux/man-pages/man5/proc_pid_smaps.5.html
+    sshd's own process beside them, which is root's, is of the size of the account's.
+    """
+    source = folder / "many"
+    for number in range(files):
+        place = source / f"{number // 1000}"
+        place.mkdir(parents=True, exist_ok=True)
+        (place / f"{number:0100}").write_bytes(b"1")
+    client.begin()
+    most = 0
+    with ThreadPoolExecutor(1) as pool:
+        sent = pool.submit(client.send, source)
+        while not sent.done():
+            most = max(most, _held(client.uid))
+            wait([sent], 0.05)
+        sent.result()
+    return most
+
+
+def _held(uid: int) -> int:
+    held = 0
+    for process in Path("/proc").glob("[0-9]*"):
+        with suppress(OSError):
+            if process.stat().st_uid == uid:
+                (kib,) = re.findall(r"^Pss: +(\d+) kB", (process / "smaps_rollup").read_text(), re.MULTILINE)
+                held += int(kib) * 1024
+    return held
+
+
+def natively(folder: Path, ciphers: list[str], mib: int, rounds: int, files: int) -> tuple[Speeds, str, int]:
+    """And the cipher that the client's ssh and the vault agree on when nobody asks for one, and memory of a push."""
     folder.mkdir()
     with vaults.vault_of(vaults.Machine, folder) as vault:
         made = vault.host("T")
@@ -81,7 +116,9 @@ def natively(folder: Path, ciphers: list[str], mib: int, rounds: int) -> tuple[S
         vault.cloud.wait_mounted(client)
         agreed = client.begin()
         speeds = Pushes(client, folder, mib, lambda: vault.run("sync", "-f", "/mnt/T")).speeds(ciphers, rounds)
-    return speeds, agreed
+        client.cipher = ""
+        held = memory_of_a_push(client, folder, files)
+    return speeds, agreed, held
 
 
 def emulated(folder: Path, ciphers: list[str], mib: int, rounds: int) -> tuple[dict[int, Speeds], dict[int, str]]:
@@ -140,18 +177,21 @@ def main() -> None:
     parser = argparse.ArgumentParser(prog="benchmarks.throughput", description=(__doc__ or "").splitlines()[0])
     parser.add_argument("--mib", type=int, default=32, help="of each push into the emulated vault (default 32)")
     parser.add_argument("--rounds", type=int, default=3)
+    parser.add_argument("--files", type=int, default=100_000, help="of the push whose memory is looked at")
     chosen = parser.parse_args()
     need_root()
     console = Console(width=120)
     console.print(load())
     ciphers = offered()
     with tempfile.TemporaryDirectory(prefix="nightvault-throughput-") as scratch:
-        native, agreed = natively(Path(scratch, NATIVELY), ciphers, _NATIVE_TIMES * chosen.mib, chosen.rounds)
+        mib = _NATIVE_TIMES * chosen.mib
+        native, agreed, held = natively(Path(scratch, NATIVELY), ciphers, mib, chosen.rounds, chosen.files)
         by_memory, left = emulated(Path(scratch, "emulated"), ciphers, chosen.mib, chosen.rounds)
     show(console, native, by_memory, chosen.rounds)
     for memory, text in left.items():
         total, available = text.split()
         console.print(f"{memory / 1024:g} GiB: {available} of {total} MiB available after the pushes")
+    console.print(f"A push of {chosen.files} new small files held {held / MIB:.0f} MiB on the vault (natively).")
     argue(console, native, by_memory, agreed)
     console.print(load())
 

@@ -197,12 +197,10 @@ class Vault:
             f"Port {self.port}\nListenAddress 127.0.0.1\nHostKey {self.folder}/host_key\nPidFile none\n"
             f"AuthorizedKeysFile {self.keys}\nStrictModes no\nUsePAM no\nPermitRootLogin yes\n"
             "PasswordAuthentication no\nKbdInteractiveAuthentication no\nMaxStartups 100\n"
-            "Subsystem sftp internal-sftp\n"
+            "Subsystem sftp internal-sftp\nLogLevel DEBUG1\n"
         )
-        log = (self.folder / "sshd.log").open("ab")
         sshd = shutil.which("sshd", path=f"{os.environ['PATH']}:/usr/sbin") or "/usr/sbin/sshd"
-        self.sshd = subprocess.Popen([sshd, "-D", "-e", "-f", config], stderr=log)
-        log.close()
+        self.sshd = subprocess.Popen([sshd, "-D", "-E", self.folder / "sshd.log", "-f", config])
         wait_until(self.answers)
 
     def answers(self) -> bool:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 import subprocess
 import sys
 from pathlib import Path
@@ -43,6 +44,14 @@ def test_a_night(directory: Host) -> None:
     assert verbs == ["begin", "rsync", "commit"]
     assert len(directory.plane.bodies("/status")) == 4  # /start showed the document once
     assert {body["run_id"] for body in directory.plane.bodies("/status")} == {directory.plane.run_id}
+
+
+def test_the_faster_cipher_where_the_processor_has_instructions_for_it(directory: Host) -> None:
+    has_aes = re.search(r"\baes\b", Path("/proc/cpuinfo").read_text())
+    directory.good("backup")
+    agreed = re.findall(r"kex: client->server cipher: (\S+)", (directory.vault.folder / "sshd.log").read_text())
+    assert len(agreed) == 3  # begin, rsync, commit
+    assert set(agreed) == {"aes128-gcm@openssh.com" if has_aes else "chacha20-poly1305@openssh.com"}
 
 
 def test_window_end_cuts_and_the_next_run_resumes(directory: Host, tmp_path: Path) -> None:
