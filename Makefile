@@ -67,11 +67,12 @@ destroy: ## Remove it, all but data; asks first (YES=1 does not)
 
 # Those that need root, for they boot machines, come last.
 .PHONY: bench
-bench: ## Every benchmark: pushes against restic and borg, the control plane, a vault's boot and throughput
+bench: ## Every benchmark: pushes and restores against restic and borg, the control plane, a vault's boot and throughput
 	@tools/prepare bench
 	$(PYTHON_BIN) -m benchmarks.control_plane
 	$(PYTHON_BIN) -m benchmarks.cold_start
 	$(PYTHON_BIN) -m benchmarks.push
+	$(PYTHON_BIN) -m benchmarks.restore
 	$(PYTHON_BIN) -m benchmarks.vault_boot
 	$(PYTHON_BIN) -m benchmarks.throughput
 

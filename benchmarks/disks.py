@@ -77,7 +77,10 @@ class Images:
 
     def unmount(self, at: Path) -> None:
         # The daemon of a FUSE folder on it, which was unmounted, ends a moment later; on a busy machine, seconds.
-        wait_until(lambda: subprocess.run(["umount", at], check=False).returncode == 0, f"{at} to be in nobody's use")
+        def unmounted() -> bool:
+            return subprocess.run(["umount", at], check=False, capture_output=True).returncode == 0
+
+        wait_until(unmounted, f"{at} to be in nobody's use")
         self._mounted.remove(at)
 
     def used_bytes(self, at: Path) -> int:

@@ -5,13 +5,12 @@ import shutil
 import subprocess
 import tempfile
 import time
-from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Protocol
 
-from benchmarks.wire import Vault
+from benchmarks.wire import Vault, restore_point
 
 _PASSWORD = "only for a benchmark"  # noqa: S105, what it opens is removed at the end
 _SFTP_SERVERS = ("/usr/lib/openssh/sftp-server", "/usr/libexec/openssh/sftp-server", "/usr/libexec/sftp-server")
@@ -23,11 +22,13 @@ class PeerFailed(Exception):
 
 @dataclass(frozen=True)
 class Site:
-    """Where things are: the live tree, the host's own disk, the vault's volume, and the way there."""
+    """Where things are: the live tree, the host's own disk, the vault's volume, and the way there; and where the volume
+    is that is made from a restore point of before."""
 
     live: Path
     host: Path
     volume: Path
+    point: Path
     vault: Vault
     client: Path
 
@@ -41,12 +42,22 @@ class Pushed:
     stats: dict[str, int]
 
 
+@dataclass(frozen=True)
+class Noted:
+    """What a contender calls one of its pushes, and the second (RFC 3339, UTC) in which that ended."""
+
+    name: str
+    at: str
+
+
 class Contender(Protocol):
     """One way to back a tree up. Its state is on the host's disk and on the volume, and nowhere else."""
 
     name: str
     how: str
     tools: tuple[str, ...]
+    history: str
+    """Where older states are: `own` in what is pushed, in restore `points` of the volume, or nowhere."""
 
     def prepare(self, site: Site) -> None:
         """Once, on empty disks; not measured."""
@@ -54,8 +65,13 @@ class Contender(Protocol):
     def push(self, site: Site) -> Pushed:
         """Back the live tree up. Raises PeerFailed."""
 
-    def restore(self, site: Site, target: Path) -> Path:
-        """Get the whole tree back into an empty folder on the host's disk; gives where in it. Raises PeerFailed."""
+    def restore(self, site: Site, target: Path, path: str = "", *, older: bool = False) -> None:
+        """Get the tree, or a file of it, back into an empty folder on the host's disk, as it was pushed last, or else
+        first. Raises PeerFailed.
+        """
+
+    def restored(self, site: Site, target: Path, path: str = "") -> Path:
+        """Where in that folder it comes back."""
 
 
 class Rsync:
@@ -64,6 +80,7 @@ class Rsync:
     name = "plain rsync"
     how = "rsync -aH --numeric-ids --delete --inplace over ssh; no encryption, no history"
     tools: tuple[str, ...] = ("rsync",)
+    history = ""
     _options = ("-aH", "--numeric-ids")
 
     def prepare(self, site: Site) -> None:
@@ -73,9 +90,11 @@ class Rsync:
         flags = (*self._options, "--delete", "--inplace", "-e", _ssh(site))
         return _timed("rsync", *flags, f"{site.live}/", f"vault:{site.volume}/tree/")
 
-    def restore(self, site: Site, target: Path) -> Path:
-        _run("rsync", *self._options, "-e", _ssh(site), f"vault:{site.volume}/tree/", f"{target}/")
-        return target
+    def restore(self, site: Site, target: Path, path: str = "", *, older: bool = False) -> None:  # noqa: ARG002
+        _run("rsync", *self._options, "-e", _ssh(site), f"vault:{site.volume}/tree/{path}", f"{target}/")
+
+    def restored(self, site: Site, target: Path, path: str = "") -> Path:  # noqa: ARG002
+        return target / Path(path).name
 
 
 class Restic:
@@ -84,19 +103,26 @@ class Restic:
     name = "restic"
     how = "restic backup over sftp, defaults (encrypts, compresses, keeps history)"
     tools: tuple[str, ...] = ("restic",)
+    history = "own"
 
     def prepare(self, site: Site) -> None:
         (site.host / "password").write_text(_PASSWORD)
         self._restic(site, "init")
 
     def push(self, site: Site) -> Pushed:
+        name = str(time.time_ns())
         began = time.monotonic()
-        self._restic(site, "backup", "--quiet", str(site.live))
-        return Pushed(0, time.monotonic() - began, {})
+        self._restic(site, "backup", "--quiet", "--tag", name, str(site.live))
+        pushed = Pushed(0, time.monotonic() - began, {})
+        _note(site, name)
+        return pushed
 
-    def restore(self, site: Site, target: Path) -> Path:
-        self._restic(site, "restore", "latest", "--target", str(target))
-        return target / site.live.relative_to("/")
+    def restore(self, site: Site, target: Path, path: str = "", *, older: bool = False) -> None:
+        part = ("--include", str(site.live / path)) if path else ()
+        self._restic(site, "restore", "latest", "--tag", _noted(site, older=older).name, "--target", str(target), *part)
+
+    def restored(self, site: Site, target: Path, path: str = "") -> Path:
+        return target / site.live.relative_to("/") / path
 
     def _restic(self, site: Site, *arguments: str) -> None:
         server = next((path for path in _SFTP_SERVERS if Path(path).exists()), "sftp-server")
@@ -112,26 +138,33 @@ class Borg:
     name = "borg"
     how = "borg create over ssh, encryption repokey, defaults (compresses with lz4, keeps history)"
     tools: tuple[str, ...] = ("borg",)
+    history = "own"
 
     def prepare(self, site: Site) -> None:
         self._borg(site, "init", "--encryption", "repokey", self._repository(site))
 
     def push(self, site: Site) -> Pushed:
+        name = str(time.time_ns())
         began = time.monotonic()
-        self._borg(site, "create", f"{self._repository(site)}::{time.time_ns()}", str(site.live))
-        return Pushed(0, time.monotonic() - began, {})
+        self._borg(site, "create", f"{self._repository(site)}::{name}", str(site.live))
+        pushed = Pushed(0, time.monotonic() - began, {})
+        _note(site, name)
+        return pushed
 
-    def restore(self, site: Site, target: Path) -> Path:
-        newest = self._borg(site, "list", "--short", "--last", "1", self._repository(site)).strip()
-        self._borg(site, "extract", "--numeric-ids", f"{self._repository(site)}::{newest}", cwd=target)
-        return target / site.live.relative_to("/")
+    def restore(self, site: Site, target: Path, path: str = "", *, older: bool = False) -> None:
+        archive = f"{self._repository(site)}::{_noted(site, older=older).name}"
+        part = (str((site.live / path).relative_to("/")),) if path else ()
+        self._borg(site, "extract", "--numeric-ids", archive, *part, cwd=target)
+
+    def restored(self, site: Site, target: Path, path: str = "") -> Path:
+        return target / site.live.relative_to("/") / path
 
     def _repository(self, site: Site) -> str:
         return f"ssh://vault{site.volume}/borg"
 
-    def _borg(self, site: Site, *arguments: str, cwd: Path | None = None) -> str:
+    def _borg(self, site: Site, *arguments: str, cwd: Path | None = None) -> None:
         more = {"BORG_RSH": _ssh(site), "BORG_BASE_DIR": str(site.host), "BORG_PASSPHRASE": _PASSWORD}
-        return _run("borg", *arguments, cwd=cwd, more=more)
+        _run("borg", *arguments, cwd=cwd, more=more)
 
 
 class Nightvault:
@@ -142,6 +175,7 @@ class Nightvault:
         self.how = f"nightvault, keep = {keep}" + (f", encrypt = {encrypt}" if encrypt else ", the article's way")
         archiver = ("rdiff-backup",) if keep in ("rdiff", "encfs") else ()
         self.tools = ("rsync", "encfs" if keep == "encfs" else "gocryptfs", *archiver)
+        self.history = "own" if archiver else "points"
         self._keep, self._encrypt = keep, encrypt
 
     def prepare(self, site: Site) -> None:
@@ -157,37 +191,24 @@ class Nightvault:
         self._client(site, "backup")
         if told.outcome != "complete":
             raise PeerFailed(f"{self.name}: the client exited with 0, and told the control plane {told.outcome!r}")
+        _note(site, told.run_id)
         return Pushed(told.at["/start"] - began, told.at["/finish"] - told.at["/start"], told.stats)
 
-    def restore(self, site: Site, target: Path) -> Path:
-        pulled = target / "pulled"
-        ssh = _ssh(site, site.host / "state" / "key")
-        _run("rsync", "-aHAX", "--numeric-ids", "--sparse", "-e", ssh, "vault:/", f"{pulled}/")
-        inside = site.live.relative_to("/")
-        with self._opened(site, pulled, target / "plain") as plain:
-            restored = target / "restored"
-            if self._keep == "mirror":
-                _run("cp", "-a", str(plain if self._encrypt == "reverse" else plain / inside), str(restored))
-                return restored
-            _run("rdiff-backup", "--new", "restore", str(plain), str(restored))
-            return restored / inside
+    def restore(self, site: Site, target: Path, path: str = "", *, older: bool = False) -> None:
+        plane, wanted, by_point = site.vault.plane, _noted(site, older=older), self.history == "points"
+        # Where rdiff-backup keeps what was before, it is an increment in the restore point of what was pushed last.
+        point = wanted if by_point else _noted(site, older=False)
+        plane.point = restore_point(point.name, point.at)
+        when = ("--at", plane.point["point_id"] if by_point else wanted.at) if older else ()
+        part = ("--path", str(site.live / path)) if path else ()
+        with site.vault.lent(site.point if older and by_point else None):
+            told = plane.forget()
+            self._client(site, "restore", *when, *part, str(target))
+        if told.outcome != "complete":
+            raise PeerFailed(f"{self.name}: the client restored, and told the control plane {told.outcome!r}")
 
-    @contextmanager
-    def _opened(self, site: Site, pulled: Path, plain: Path) -> Iterator[Path]:
-        password = site.host / "state" / "password"
-        gocryptfs = ("gocryptfs", "-q", "-nosyslog", "-passfile", str(password))
-        plain.mkdir()
-        if self._keep == "encfs":
-            _run("encfs", "--stdinpass", str(pulled), str(plain), stdin=password)
-        elif self._encrypt == "reverse":
-            view = next(path for path in pulled.iterdir() if path.is_dir())
-            _run(*gocryptfs, "-config", str(pulled / "gocryptfs.conf"), str(view), str(plain))
-        else:
-            _run(*gocryptfs, str(pulled), str(plain))
-        try:
-            yield plain
-        finally:
-            _run("fusermount", "-u", str(plain))
+    def restored(self, site: Site, target: Path, path: str = "") -> Path:
+        return target / Path(path).name if path else target / site.live.relative_to("/")
 
     def _client(self, site: Site, *arguments: str) -> None:
         _run("sh", str(site.client), "-c", str(site.host / "config"), *arguments, more={"NIGHTVAULT_TRIES": "2"})
@@ -214,6 +235,17 @@ def versions(chosen: Sequence[Contender]) -> dict[str, str]:
         found[tool] = " ".join((done.stdout or done.stderr).splitlines()[0].split(";")[0].split())
     ssh = subprocess.run(["ssh", "-V"], check=False, capture_output=True, text=True).stderr
     return found | {"ssh": ssh.split(",")[0]}
+
+
+def _note(site: Site, name: str) -> None:
+    with (site.host / "pushes").open("a") as file:
+        file.write(f"{name} {time.strftime('%Y-%m-%dT%H:%M:%SZ', time.gmtime())}\n")
+
+
+def _noted(site: Site, *, older: bool) -> Noted:
+    """The first of its pushes, or the last."""
+    lines = (site.host / "pushes").read_text().splitlines()
+    return Noted(*lines[0 if older else -1].split())
 
 
 def _ssh(site: Site, key: Path | None = None) -> str:

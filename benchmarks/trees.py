@@ -107,9 +107,18 @@ def differences(wanted: Path, got: Path) -> list[str]:
         elif stat.S_ISREG(left.st_mode):
             if int(left.st_mtime) != int(right.st_mtime):
                 found.append(f"another time: {name}")
-            if left.st_size != right.st_size or not _same_bytes(wanted / name, got / name):
+            if not same_file(wanted / name, got / name):
                 found.append(f"another content: {name}")
     return found
+
+
+def same_file(left: Path, right: Path) -> bool:
+    """Are both there, plain files, and of the same bytes?"""
+    try:
+        lengths = [path.stat().st_size for path in (left, right) if stat.S_ISREG(path.lstat().st_mode)]
+        return len(lengths) == 2 and lengths[0] == lengths[1] and _same_bytes(left, right)
+    except FileNotFoundError:
+        return False
 
 
 def _files(root: Path) -> Iterator[Path]:

@@ -12,8 +12,8 @@ import socket
 import subprocess
 import threading
 import time
-from collections.abc import Callable
-from contextlib import suppress
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
@@ -98,16 +98,19 @@ class Told:
     """What a client's run told the control plane, and when."""
 
     at: dict[str, float] = field(default_factory=dict)
+    run_id: str = ""
     outcome: str | None = None
     stats: dict[str, int] = field(default_factory=dict)
 
 
 class ControlPlane:
-    """Answers docs/protocol.md's four calls of a host, for a vault that is always open."""
+    """Answers docs/protocol.md's five calls of a host, for a vault that is always open."""
 
     def __init__(self, vault: dict[str, Any], admit: Callable[[str], None]) -> None:
         self.told = Told()
-        self._run_id: str | None = None
+        self.point: dict[str, Any] = {}
+        """The one restore point that there is; docs/protocol.md, `GET /points`."""
+        self._kind = ""
         self._vault = vault
         self._admit = admit
         plane = self
@@ -146,8 +149,10 @@ class ControlPlane:
             case "/enroll":
                 self._admit(body["public_key"])
                 return 200, {"name": HOST, "token": _TOKEN}
+            case "/points":
+                return 200, {"host": HOST, "points": [self.point]}
             case "/start":
-                self._run_id = body["run_id"]
+                self.told.run_id, self._kind = body["run_id"], body["kind"]
             case "/finish":
                 self.told.outcome, self.told.stats = body["outcome"], body["stats"]
         return 202 if route == "/start" else 200, self._document()
@@ -159,9 +164,9 @@ class ControlPlane:
     def _document(self) -> dict[str, Any]:
         now = time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime())
         return {
-            "run_id": self._run_id,
+            "run_id": self.told.run_id,
             "host": HOST,
-            "kind": "backup",
+            "kind": self._kind,
             "outcome": self.told.outcome,
             "reason": None,
             "phase": "open",
@@ -171,10 +176,24 @@ class ControlPlane:
             "vault": self._vault,
             "progress": None,
             "committed": False,
+            "restore": self.point if self._kind == "restore" else None,
             "retry_after_seconds": 1,
             "last": None,
             "now": now,
         }
+
+
+def restore_point(run_id: str, taken_at: str) -> dict[str, Any]:
+    """That of a committed run, as hosts are told of it."""
+    return {
+        "point_id": f"snap-{run_id[:8]}",
+        "taken_at": taken_at,
+        "point_run_id": run_id,
+        "point_complete": True,
+        "point_state": "completed",
+        "fit": None,
+        "locked": False,
+    }
 
 
 class Vault:
@@ -183,7 +202,7 @@ class Vault:
     """
 
     def __init__(self, folder: Path, image: Path, volume: Path) -> None:
-        self._folder = folder
+        self._folder, self._volume = folder, volume
         # A copy: whoever works on these files meanwhile does not change what is being measured.
         self._image = folder / "vault-image"
         shutil.copytree(image, self._image, ignore=shutil.ignore_patterns("__pycache__"))
@@ -191,6 +210,7 @@ class Vault:
         for name in ("keys", "run", "mnt"):
             (folder / name).mkdir()
         (folder / "run" / HOST).mkdir(mode=0o700)
+        (folder / "mnt" / ".points").mkdir()
         # The gate takes a symlink for a volume that an agent without root has made.
         (folder / "mnt" / HOST).symlink_to(volume)
         self._keys = folder / "keys" / user
@@ -217,6 +237,19 @@ class Vault:
             "host_keys": [host_key],
         }
         self.plane = ControlPlane(document, self._admit)
+
+    def settled(self) -> None:
+        """Returns when the gate has removed the former tree: it does so in the background, its host long answered."""
+        wait_until(lambda: not any(self._volume.glob("trash.*")), "the gate to clean up")
+
+    @contextmanager
+    def lent(self, point: Path | None) -> Iterator[None]:
+        """For now, pulls are served from the volume that is there: one made from a restore point."""
+        place = self._folder / "mnt" / ".points" / HOST
+        if point:
+            place.symlink_to(point)
+        yield
+        place.unlink(missing_ok=True)
 
     def close(self) -> None:
         self.plane.close()
