@@ -121,7 +121,11 @@ def cloud_config() -> str:
             "ssh_pwauth": False,
             "ssh_genkeytypes": ["ed25519"],
             # As early as can be. (systemd-run expands $; first_boot.py has none.)
-            "bootcmd": [[*_BESIDE, "python3", "-c", first_boot, digest]],
+            # And the two stages to come, which would load Python to do nothing, do not begin.
+            "bootcmd": [
+                [*_BESIDE, "python3", "-c", first_boot, digest],
+                ["systemctl", "--no-block", "stop", "cloud-config.service", "cloud-final.service"],
+            ],
             # All that a vault needs of cloud-init beside its network: the rest of its modules only take time. Lists in
             # user data take the place of the image's own (cloudinit/helpers.py, ConfigMerger), and come in time for
             # all of these stages. Debian's image grows its root disk without cloud-init.

@@ -101,7 +101,7 @@ def test_what_it_brings_runs(members: dict[str, tuple[int, str]], tmp_path: Path
 
 
 def test_the_user_data_names_this_very_program(config: dict[str, Any]) -> None:
-    [[runner, *_options, python, _c, source, digest]] = config["bootcmd"]
+    [[runner, *_options, python, _c, source, digest], _stages] = config["bootcmd"]
     assert (runner, python, source) == ("systemd-run", "python3", (IMAGE / "first_boot.py").read_text())
     assert "$" not in source, "systemd would expand it"
     assert digest == hashlib.sha256(user_data.program()).hexdigest()
