@@ -2,6 +2,7 @@
 
 from chalicelib.commands import (
     BudgetSpent,
+    DrillEnded,
     Fact,
     HostKeyUnexpected,
     PointCounted,
@@ -25,6 +26,7 @@ from chalicelib.commands import (
     WindowClosing,
     WindowSealed,
 )
+from chalicelib.model import DrillState
 
 # A deletion that AWS refuses is asked again in a quarter of an hour, then in half of one: who is still refused then
 # waits for somebody.
@@ -99,6 +101,23 @@ def alert_of(fact: Fact) -> tuple[str, str] | None:
                 f"{volume.host} that is over, could not be removed for half an hour, and costs. It is tried again "
                 "each minute, and goes at the latest when the vault is asleep.",
             )
+        case DrillEnded(host=host, drill=drill) if drill.state is DrillState.FAILED:
+            return (
+                f"nightvault: a restore point of {host} failed its drill",
+                f"{drill.point_id} of {host}, made {drill.taken_at:%Y-%m-%dT%H:%M:%SZ}, is not what {host} pushed:\n"
+                f"{drill.detail}\n"
+                f"Nothing is lost yet: {host} has its data, restores take an older point that is sound, and the next "
+                f"backup of {host} compares every byte, which mends its volume. That backup's restore point is drilled "
+                f"at once.\nSee what there is: `vaultctl restore-points {host}`. If {host} itself may be in the wrong "
+                "hands, read docs/runbooks/drill-failed.md before its next backup.",
+            )
+        case DrillEnded(host=host, drill=drill) if drill.state is DrillState.UNPROVEN and not drill.repeats:
+            return (
+                f"nightvault: the restore points of {host} cannot be proven",
+                f"The drill of {drill.point_id} of {host} found no manifest in it: {host} pushes without "
+                "one, since its nightvault is too old, or its ssh-keygen is (OpenSSH 8.1 is needed).\n"
+                f"Bring it up to date; until then no restore point of {host} can be proven. This is told once.",
+            )
         case (
             RunStarted()
             | RunEnded()
@@ -115,5 +134,6 @@ def alert_of(fact: Fact) -> tuple[str, str] | None:
             | BudgetSpent()
             | Retired()
             | RestoreReady()
+            | DrillEnded()
         ):
             return None

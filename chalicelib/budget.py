@@ -4,6 +4,7 @@ A window is charged to the day on which it opened, so a night that crosses midni
 """
 
 from datetime import UTC, datetime, timedelta
+from typing import assert_never
 
 from msgspec.structs import replace
 
@@ -16,11 +17,19 @@ def _day(instant: datetime) -> str:
 
 
 def _daily(kind: Kind, policy: Policy) -> int:
-    return policy.window_seconds if kind is Kind.BACKUP else policy.restore_seconds
+    match kind:
+        case Kind.BACKUP:
+            return policy.window_seconds
+        case Kind.RESTORE:
+            return policy.restore_seconds
+        case Kind.DRILL:
+            return policy.drill_seconds
+        case _:
+            assert_never(kind)
 
 
 def _charges(window: Window, until: datetime) -> dict[Kind, int]:
-    """Awake seconds of each kind. The only kind pays for all of it; of two, each for its own stretch.
+    """Awake seconds of each kind. The only kind pays for all of it; of several, each for its own stretch.
 
     A hold is paid for out of the budget of restores.
     """

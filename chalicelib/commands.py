@@ -7,6 +7,8 @@ sixty of them.
 from msgspec import Struct
 
 from chalicelib.model import (
+    Checked,
+    Drill,
     InstanceState,
     Kind,
     Launch,
@@ -45,10 +47,18 @@ class Finish(Struct, frozen=True, kw_only=True):
     stats: Stats | None = None
 
 
+class DrillSeen(Struct, frozen=True, kw_only=True):
+    """What the agent says of the drill that it was ordered."""
+
+    run_id: str
+    volume_id: str
+    checked: Checked
+
+
 class Report(Struct, frozen=True, kw_only=True):
     """What the agent sees. `transfers`: bytes received of each live one; `commits`: newest run committed, by host.
 
-    `restores`: volumes made from restore points, by host.
+    `restores`: volumes made from restore points, by host; `drills`: checks of what lies on them, by host.
     """
 
     instance_id: str
@@ -61,6 +71,7 @@ class Report(Struct, frozen=True, kw_only=True):
     transfers: dict[str, int]
     commits: dict[str, str]
     restores: dict[str, PointMount] = {}
+    drills: dict[str, DrillSeen] = {}
 
 
 class Observe(Struct, frozen=True, kw_only=True):
@@ -237,6 +248,21 @@ class PointVolumeGone(Struct, frozen=True, kw_only=True):
     run_id: str
 
 
+class BeginDrill(Struct, frozen=True, kw_only=True):
+    """A restore point, completed, which EC2 still has, is to be checked on the vault. Idempotent by `run_id`."""
+
+    host: str
+    run_id: str
+    point: RestorePoint
+
+
+class DrillRecorded(Struct, frozen=True, kw_only=True):
+    """What came of a drill stands with its restore point and its host."""
+
+    host: str
+    run_id: str
+
+
 Command = (
     Start
     | Finish
@@ -266,6 +292,8 @@ Command = (
     | PointVolumeAttached
     | PointVolumeRefused
     | PointVolumeGone
+    | BeginDrill
+    | DrillRecorded
 )
 
 # --- effects --------------------------------------------------------------------------------------------
@@ -374,6 +402,12 @@ class RemovePointVolume(Struct, frozen=True, kw_only=True):
     run_id: str
 
 
+class RecordDrill(Struct, frozen=True, kw_only=True):
+    """Record what came of a drill with its restore point and its host, and tell."""
+
+    run: Run
+
+
 Effect = (
     MakeVolume
     | Wake
@@ -392,6 +426,7 @@ Effect = (
     | MakePointVolume
     | AttachPointVolume
     | RemovePointVolume
+    | RecordDrill
 )
 
 # --- facts ----------------------------------------------------------------------------------------------
@@ -542,6 +577,13 @@ class PointVolumeStays(Struct, frozen=True, kw_only=True):
     volume: PointVolume
 
 
+class DrillEnded(Struct, frozen=True, kw_only=True):
+    """What came of a drill is recorded. Told again if whoever told it died before that was saved."""
+
+    host: str
+    drill: Drill
+
+
 Fact = (
     RunStarted
     | RunEnded
@@ -565,4 +607,5 @@ Fact = (
     | RestoreReady
     | RestoreFailed
     | PointVolumeStays
+    | DrillEnded
 )

@@ -17,6 +17,7 @@ from chalicelib.alerts import alert_of
 from chalicelib.commands import Command, Fact, Finish, Observe, PointSettled, Report, Start
 from chalicelib.documents import Orders, PointsDocument, RunDocument, orders, points_document, run_document
 from chalicelib.draft import Decision
+from chalicelib.drilling import Drilling
 from chalicelib.errors import (
     CloudRefused,
     LostRace,
@@ -57,14 +58,15 @@ def _busy(vault: Vault) -> bool:
     return (
         vault.phase is not Phase.ASLEEP
         or leaving
-        or bool(vault.pending_points or vault.owed_points or vault.point_volumes)
+        or bool(vault.pending_points or vault.owed_points or vault.point_volumes or vault.drilled)
     )
 
 
 def _newest_run(vault: Vault, host: str) -> Run | None:
     windows = (vault.recent, vault.window)
     runs = [*(run for w in windows if w for run in w.runs.values()), *vault.queued.values()]
-    return max((run for run in runs if run.host == host), key=lambda run: (run.started_at, run.live), default=None)
+    mine = (run for run in runs if run.host == host and run.kind is not Kind.DRILL)
+    return max(mine, key=lambda run: (run.started_at, run.live), default=None)
 
 
 class Amendment:
@@ -107,6 +109,7 @@ class Control:
         self._pause = pause
         self._actor = Actor(self)
         self._retaining = Retaining(self)
+        self.drilling = Drilling(self)
 
     # --- hosts ---
 
@@ -118,7 +121,7 @@ class Control:
         """
         host = self._host(command.host)
         if command.kind is Kind.RESTORE and not self._vault(host.vault_id).find_run(command.run_id):
-            command = replace(command, point=self._point(host.name, point_id))
+            command = replace(command, point=self.point(host.name, point_id))
         vault = self.apply(host.vault_id, command)
         return self._document(vault, host, vault.find_run(command.run_id))
 
@@ -127,7 +130,7 @@ class Control:
         host = self._host(name)
         vault = self._vault(host.vault_id)
         run = vault.find_run(run_id) if run_id else _newest_run(vault, name)
-        if run_id and (run is None or run.host != name):
+        if run_id and (run is None or run.host != name or run.kind is Kind.DRILL):
             raise UnknownRun(run_id)
         return self._document(vault, host, run)
 
@@ -143,14 +146,9 @@ class Control:
         states = self.cloud.host_snapshots(host.name)
         return points_document(host.name, self.store.points(host.name), states, self.clock.now())
 
-    def _point(self, host: str, point_id: str | None) -> RestorePoint:
+    def point(self, host: str, point_id: str | None) -> RestorePoint:
         """A restore point of which EC2 has the whole snapshot now. Raises UnknownPoint, NothingToRestore."""
-        states = self.cloud.host_snapshots(host)
-        there = [
-            point
-            for point in points.restorable(self.store.points(host), states)
-            if states[point.snapshot_id or ""] is PointState.COMPLETED
-        ]
+        there = self.points_there(host)
         if point_id is not None:
             found = next((point for point in there if point.snapshot_id == point_id), None)
             if found is None:
@@ -160,6 +158,12 @@ class Control:
         if newest is None:
             raise NothingToRestore(host)
         return newest
+
+    def points_there(self, host: str) -> list[RestorePoint]:
+        """Of which EC2 has the whole snapshot now, newest first. Raises CloudRefused if it cannot be asked."""
+        states = self.cloud.host_snapshots(host)
+        found = points.restorable(self.store.points(host), states)
+        return [point for point in found if states[point.snapshot_id or ""] is PointState.COMPLETED]
 
     # --- the vault ---
 
@@ -238,6 +242,7 @@ class Control:
                     failures.append(failure)
         if quiet or any(vault.point_volumes for vault in vaults):
             self._remove_strays(now)
+        failures += self.drilling.see_to(hosts, now)
         failures += self._retaining.see_to(hosts, now)
         if failures:
             raise ExceptionGroup("the sweep failed for some vaults or hosts", failures)

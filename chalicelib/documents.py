@@ -70,7 +70,10 @@ class RestoreDocument(Struct, frozen=True, kw_only=True):
 
 
 class RunDocument(Struct, frozen=True, kw_only=True):
-    """No member that a client acts upon has a name twice in here: sh reads it with sed."""
+    """No member that a client acts upon has a name twice in here: sh reads it with sed.
+
+    `verify`: a restore point of this host failed its drill, and no newer one has passed: compare every byte.
+    """
 
     run_id: str | None
     host: str
@@ -85,6 +88,7 @@ class RunDocument(Struct, frozen=True, kw_only=True):
     progress: ProgressDocument | None
     committed: bool
     restore: RestoreDocument | None
+    verify: bool
     retry_after_seconds: int
     last: LastDocument | None
     now: datetime
@@ -119,11 +123,20 @@ class HostOrder(Struct, frozen=True, kw_only=True):
     live: bool
 
 
-class RestoreOrder(Struct, frozen=True, kw_only=True):
+class DrillOrder(Struct, frozen=True, kw_only=True):
+    """What is mounted is to be checked: that it is what `point_run_id` pushed, signed with one of these keys."""
+
+    run_id: str
+    point_run_id: str
+    public_keys: list[str]
+
+
+class RestoreOrder(Struct, frozen=True, kw_only=True, omit_defaults=True):
     """A volume made from a restore point of that host, to be mounted read-only."""
 
     host: str
     volume_id: str
+    drill: DrillOrder | None = None
 
 
 class Orders(Struct, frozen=True, kw_only=True):
@@ -156,6 +169,7 @@ def run_document(vault: Vault, host: Host, run: Run | None, now: datetime, polic
         progress=ProgressDocument(**asdict(run.progress)) if run and run.progress else None,
         committed=bool(run and run.committed_at),
         restore=_restore(run.restore) if run and run.restore else None,
+        verify=bool(host.drill and host.drill.failed_taken_at),
         retry_after_seconds=min(_RETRY_AFTER[vault.phase], max(1, policy.report_seconds)),
         last=_last(host, now),
         now=now,
@@ -217,7 +231,10 @@ def _last(host: Host, now: datetime) -> LastDocument | None:
 def orders(vault: Vault, now: datetime, policy: Policy) -> Orders:
     """What the agent of a vault is to do at `now`."""
     window = vault.window
-    live = {run.host: run.kind for run in window.live_runs} if window else {}
+    runs = window.live_runs if window else ()
+    live = {run.host for run in runs if run.kind is not Kind.DRILL}
+    # What they need comes from a restore point: no volume of the host's own, only its account.
+    borrowing = {run.host for run in runs if run.restore}
     end = (window.closes_at if window else now) + timedelta(seconds=policy.power_off_grace_seconds)
     return Orders(
         vault_id=vault.vault_id,
@@ -235,14 +252,25 @@ def orders(vault: Vault, now: datetime, policy: Policy) -> Orders:
                 live=name in live,
             )
             for name, slot in vault.hosts.items()
-            # Without a key: it was revoked. A restore needs no volume of the host's own.
-            if slot.public_key and (slot.volume_id or live.get(name) is Kind.RESTORE)
+            if slot.public_key and (slot.volume_id or name in borrowing)  # without a key: it was revoked
         ],
         restores=[
-            RestoreOrder(host=name, volume_id=volume.volume_id)
+            RestoreOrder(host=name, volume_id=volume.volume_id, drill=_drill(vault, name))
             for name, volume in vault.point_volumes.items()
             if volume.volume_id and not volume.leaving_at
         ],
+    )
+
+
+def _drill(vault: Vault, host: str) -> DrillOrder | None:
+    run = points.wanted(vault).get(host)
+    if run is None or run.kind is not Kind.DRILL or run.restore is None:
+        return None
+    slot = vault.hosts[host]
+    return DrillOrder(
+        run_id=run.run_id,
+        point_run_id=run.restore.point_run_id,
+        public_keys=[slot.public_key, *slot.former_keys],
     )
 
 

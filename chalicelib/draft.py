@@ -33,6 +33,8 @@ from chalicelib.commands import (
 )
 from chalicelib.errors import WindowSpent
 from chalicelib.model import (
+    Checked,
+    DrillState,
     Kind,
     Outcome,
     Phase,
@@ -123,7 +125,8 @@ class Draft:
         return self.now + timedelta(seconds=seconds)
 
     def addresses(self) -> frozenset[str]:
-        return frozenset(run.source_address for run in self.window.live_runs)
+        """Of hosts with a live run; a drill lets nobody in."""
+        return frozenset(run.source_address for run in self.window.live_runs if run.source_address)
 
     @property
     def held(self) -> bool:
@@ -147,11 +150,24 @@ class Draft:
         if not queued and run.kind is Kind.BACKUP and self.window.ready_at:
             # It was let in, and may have pushed unseen: no older restore point is sure to hold all of its volume.
             self.change_slot(run.host, pushed_at=self.now)
+        if run.kind is Kind.DRILL:
+            self._keep_drill(ended)
         self.facts.append(RunEnded(run=ended))
         self.reasons.append(f"run {run.run_id} of {run.host} ended {outcome}: {reason}")
-        if not queued and run.source_address not in self.addresses():
+        if not queued and run.source_address and run.source_address not in self.addresses():
             self.effects.append(Revoke(address=run.source_address))
         return ended
+
+    def _keep_drill(self, run: Run) -> None:
+        """It is recorded later. One that was answered is good for a month; of a failed one, the next point is due."""
+        self.change(drilled={**self.vault.drilled, run.host: run})
+        state = run.checked.state if run.checked else DrillState.ERROR
+        slot = self.vault.hosts.get(run.host)
+        if slot and run.restore and state in (DrillState.PASSED, DrillState.FAILED, DrillState.UNPROVEN):
+            # What was wanted is a drill of the newest: of what the volume holds.
+            wanted = "" if slot.committed == run.restore.point_run_id else slot.drill_wanted
+            wanted = "its last drill failed" if state is DrillState.FAILED else wanted
+            self.change_slot(run.host, drilled_at=run.started_at, drill_wanted=wanted)
 
     def end_runs_of(self, host: str, reason: str) -> None:
         """The live and the waiting ones, by the control plane's will."""
@@ -193,20 +209,29 @@ class Draft:
             self.fail_restore(run, f"its volume was not mounted in {self.policy.lease_seconds} s")
         elif points.serves(self.vault, run.restore, run.host):
             trouble = self.vault.point_volumes[run.host].trouble
-            self.fail_restore(run, f"not mounted in {self.policy.lease_seconds} s; {trouble or 'AWS takes too long'}")
+            why = f"not mounted in {self.policy.lease_seconds} s; {trouble or 'AWS takes too long'}"
+            seen = self.vault.agent.restores.get(run.host) if self.vault.agent else None
+            self.fail_restore(run, why, unfit=seen is not None and seen.state == "error")
 
-    def fail_restore(self, run: Run, why: str) -> None:
-        """The vault cannot give this run its data; its host and an operator are told."""
+    def fail_restore(self, run: Run, why: str, *, unfit: bool = False) -> None:
+        """The vault cannot give this run its data; its host and an operator are told. Of a drill its result tells.
+
+        `unfit`: that is the restore point's own fault, which is what drills are for.
+        """
         point_id = run.restore.point_id if run.restore else "nothing"
+        if run.kind is Kind.DRILL and unfit:
+            run = replace(run, checked=Checked(state=DrillState.FAILED, detail=why))
         ended = self.end(run, Outcome.FAILED, f"restore point {point_id} could not be made available: {why}")
-        self.facts.append(RestoreFailed(run=ended))
+        if run.kind is Kind.RESTORE:
+            self.facts.append(RestoreFailed(run=ended))
 
     def join(self, run: Run) -> None:
         """Put a run into the window under way."""
         window = budget.admit_kind(self.vault, self.window, run.kind, self.now, self.policy)
         run = replace(run, lease_until=self.after(self.policy.lease_seconds))
         self.change(window=replace(window, runs={**window.runs, run.run_id: run}, idle_since=None))
-        self.effects.append(Admit(address=run.source_address))
+        if run.source_address:
+            self.effects.append(Admit(address=run.source_address))
 
     def hold(self, seconds: int) -> None:
         """Keep the window under way open, within the budget of restores. Raises WindowSpent."""
@@ -333,7 +358,9 @@ class Draft:
         self.see_to_growth()
         self.change(phase=Phase.SEALING, launch=None, spent=budget.charge(self.vault, self.window, self.now))
         for kind in self.window.ceilings:
-            if budget.remaining(self.vault, kind, self.now, self.policy) < self.policy.minimum_window_seconds:
+            left = budget.remaining(self.vault, kind, self.now, self.policy)
+            # Drills wait a day and nobody was cut; if they wait too long, they are overdue.
+            if kind is not Kind.DRILL and left < self.policy.minimum_window_seconds:
                 self.facts.append(BudgetSpent(vault_id=self.vault.vault_id, kind=kind))
         self.reasons.append("the instance is at rest")
         self.claim()

@@ -130,8 +130,7 @@ class Enrolment:
         for vault in vaults:
             if known := vault.hosts.get(code.name):
                 slot = replace(
-                    known,
-                    public_key=public_key,
+                    known.with_key(public_key),
                     every_seconds=code.every_seconds,
                     max_size_gib=max(code.max_size_gib, known.size_gib),
                 )
@@ -152,9 +151,8 @@ class Enrolment:
             kept = vault.retired.get(code.name)
             if (number := _free_number(vault)) is not None and kept and not kept.doomed:
                 return vault, replace(
-                    kept,
+                    kept.with_key(public_key),
                     number=number,
-                    public_key=public_key,
                     every_seconds=code.every_seconds,
                     max_size_gib=max(code.max_size_gib, kept.size_gib),
                 )

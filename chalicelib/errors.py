@@ -110,6 +110,13 @@ class VaultBusy(NightvaultError):
         )
 
 
+class DrillHindered(NightvaultError):
+    """No drill of this host can begin now."""
+
+    def __init__(self, host: str, vault_id: str, why: str) -> None:
+        super().__init__(f"host: no drill of {host} can begin, since {vault_id} is {why}")
+
+
 class VolumeHoldsMore(NightvaultError):
     """The volume may hold what no restore point does, so it is not deleted."""
 

@@ -10,8 +10,8 @@ import msgspec
 from chalice.app import BadRequestError, Chalice, Request, Response
 
 from chalicelib import errors
-from chalicelib.commands import Finish, Report, Start
-from chalicelib.model import Kind, Mount, Outcome, PointMount, Stats
+from chalicelib.commands import DrillSeen, Finish, Report, Start
+from chalicelib.model import Checked, DrillState, Kind, Mount, Outcome, PointMount, Stats
 from chalicelib.ports import Telemetry
 
 MAX_BODY_BYTES = 16 * 1024
@@ -31,6 +31,7 @@ STATUS: dict[type[errors.NightvaultError], int] = {
     errors.StaleVault: 409,
     errors.VaultBusy: 409,
     errors.VolumeHoldsMore: 409,
+    errors.DrillHindered: 409,
     errors.CodeRefused: 403,
     errors.NotForThisToken: 403,
     errors.LostRace: 503,
@@ -58,7 +59,9 @@ class StartBody(Wire):
     point: Point | None = None
 
     def command(self, host: str, source_address: str) -> Start:
-        """Without its restore point, which Control finds. Raises BadRequest for a point of a backup."""
+        """Without its restore point, which Control finds. Raises BadRequest for a point of a backup, or a drill."""
+        if self.kind is Kind.DRILL:
+            raise errors.BadRequest("kind: a host may start backup or restore")
         if self.point is not None and self.kind is not Kind.RESTORE:
             raise errors.BadRequest("point: only a run of kind restore has one")
         return Start(host=host, run_id=str(self.run_id), kind=self.kind, source_address=source_address)
@@ -120,6 +123,27 @@ class RestoreBody(Wire):
     detail: Short = ""
 
 
+class DrillBody(Wire):
+    host: Host
+    volume_id: Short
+    run_id: UUID
+    state: DrillState
+    files: Count = 0
+    checked_bytes: Count = 0
+    total_bytes: Count = 0
+    detail: Short = ""
+
+    def seen(self) -> DrillSeen:
+        checked = Checked(
+            state=self.state,
+            files=self.files,
+            checked_bytes=self.checked_bytes,
+            total_bytes=self.total_bytes,
+            detail=self.detail,
+        )
+        return DrillSeen(run_id=str(self.run_id), volume_id=self.volume_id, checked=checked)
+
+
 class ReportBody(Wire):
     instance_id: Short
     boot_id: Short
@@ -131,6 +155,7 @@ class ReportBody(Wire):
     transfers: Annotated[list[TransferBody], msgspec.Meta(max_length=64)] = []
     commits: Annotated[list[CommitBody], msgspec.Meta(max_length=64)] = []
     restores: Annotated[list[RestoreBody], msgspec.Meta(max_length=64)] = []
+    drills: Annotated[list[DrillBody], msgspec.Meta(max_length=64)] = []
 
     def command(self) -> Report:
         return Report(
@@ -157,6 +182,7 @@ class ReportBody(Wire):
                 restore.host: PointMount(volume_id=restore.volume_id, state=restore.state, detail=restore.detail)
                 for restore in self.restores
             },
+            drills={drill.host: drill.seen() for drill in self.drills},
         )
 
 

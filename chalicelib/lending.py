@@ -28,7 +28,18 @@ from chalicelib.commands import (
     Start,
 )
 from chalicelib.draft import Draft
-from chalicelib.model import InstanceState, Kind, Phase, PointVolume, RestorePoint, Restoring, Run, Source, Vault
+from chalicelib.model import (
+    InstanceState,
+    Kind,
+    Outcome,
+    Phase,
+    PointVolume,
+    RestorePoint,
+    Restoring,
+    Run,
+    Source,
+    Vault,
+)
 from chalicelib.operated import holds_more
 
 ABSENT_FOR = timedelta(minutes=1)  # far longer than attaching takes
@@ -66,6 +77,8 @@ def see_to_point_volumes(draft: Draft, command: Command) -> None:
             draft.reasons.append(f"nobody needs the volume of {volume.point_id} any more")
     for host, run in wanted.items():
         place = points.free_place(draft.vault)
+        if place is None and run.kind is Kind.RESTORE and host not in draft.vault.point_volumes:
+            _make_room(draft, run, wanted)
         if run.restore and host not in draft.vault.point_volumes and place is not None:
             volume = PointVolume(host=host, run_id=run.run_id, point_id=run.restore.point_id, place=place)
             draft.change(point_volumes={**draft.vault.point_volumes, host: volume})
@@ -78,6 +91,15 @@ def see_to_point_volumes(draft: Draft, command: Command) -> None:
         for host, volume in draft.vault.point_volumes.items():
             if host_only in (None, host):
                 _step(draft, volume, state)
+
+
+def _make_room(draft: Draft, restore: Run, wanted: dict[str, Run]) -> None:
+    """A drill may wait a day, and who wants data back may not. Its volume's place is free when that is gone."""
+    drill = next((run for run in wanted.values() if run.kind is Kind.DRILL), None)
+    leaving = any(volume.leaving_at for volume in draft.vault.point_volumes.values())
+    if drill and drill.host in draft.vault.point_volumes and not leaving:
+        draft.end(drill, Outcome.ABANDONED, f"restore {restore.run_id} of {restore.host} needs its place")
+        _change(draft, draft.vault.point_volumes[drill.host], leaving_at=draft.now)
 
 
 def _step(draft: Draft, volume: PointVolume, state: InstanceState | None) -> None:
@@ -119,7 +141,7 @@ def take_restores(draft: Draft, command: Report) -> None:
         if volume.leaving_at and not volume.unmounted and not held and command.state != "starting":
             _change(draft, volume, unmounted=True)
     for run in draft.window.live_runs:
-        if run.kind is not Kind.RESTORE or run.restore is None or draft.vault.phase is not Phase.OPEN:
+        if run.restore is None or draft.vault.phase is not Phase.OPEN:
             continue
         if run.restore.source is Source.LIVE and _live_will_not_do(draft, run, command):
             draft.put_run(replace(run, restore=replace(run.restore, source=Source.POINT)))
@@ -148,8 +170,9 @@ def _ready(draft: Draft, run: Run, restore: Restoring) -> None:
         run = replace(run, restore=replace(restore, ready_at=draft.now), lease_until=lease)
         draft.put_run(run)
         seconds = int((draft.now - run.started_at).total_seconds())
-        draft.facts.append(RestoreReady(run=run, ready_seconds=seconds))
-        draft.reasons.append(f"run {run.run_id} of {run.host} can be pulled after {seconds} s")
+        if run.kind is Kind.RESTORE:
+            draft.facts.append(RestoreReady(run=run, ready_seconds=seconds))
+        draft.reasons.append(f"run {run.run_id} of {run.host} has its data after {seconds} s")
 
 
 def _refused_by_agent(draft: Draft, run: Run, restore: Restoring) -> None:
@@ -161,7 +184,7 @@ def _refused_by_agent(draft: Draft, run: Run, restore: Restoring) -> None:
         return
     why = f"the vault could not mount it: {seen.detail or seen.state}"
     if seen.state == "refused":
-        draft.fail_restore(run, why)
+        draft.fail_restore(run, why, unfit=True)
     elif volume.trouble != why:
         _change(draft, volume, trouble=why)
 

@@ -13,12 +13,14 @@ from typing import assert_never
 
 from msgspec.structs import replace
 
-from chalicelib import budget, lending
+from chalicelib import budget, drills, lending
 from chalicelib.commands import (
     AgentEnrolled,
     Attach,
+    BeginDrill,
     CheckPoints,
     Command,
+    DrillRecorded,
     Finish,
     GroupMade,
     HostKeyUnexpected,
@@ -35,6 +37,7 @@ from chalicelib.commands import (
     PointVolumeGone,
     PointVolumeMade,
     PointVolumeRefused,
+    RecordDrill,
     Report,
     RunStarted,
     SetIngress,
@@ -110,6 +113,10 @@ def decide(vault: Vault, command: Command, now: datetime, policy: Policy) -> Dec
             _point_settled(draft, snapshot_id, state)
         case PointVolumeMade() | PointVolumeAttached() | PointVolumeRefused() | PointVolumeGone():
             lending.take_answer(draft, command)
+        case BeginDrill():
+            drills.begin(draft, command)
+        case DrillRecorded():
+            drills.recorded(draft, command)
         case _:
             operated(draft, command)
     draft.close_if_idle()
@@ -138,7 +145,7 @@ def _volume_made(draft: Draft, host: str, volume_id: str) -> None:
 def _start(draft: Draft, command: Start) -> None:
     known = draft.vault.find_run(command.run_id)
     if known:
-        if known.host != command.host:
+        if known.host != command.host or known.kind is Kind.DRILL:
             raise RunIdTaken(command.run_id)
         draft.reasons.append(f"run {command.run_id} is known")
         return
@@ -155,8 +162,11 @@ def _start(draft: Draft, command: Start) -> None:
     )
     draft.forget_old_runs(command.host)
     for old in _live_runs_of(draft.vault, command.host):
-        old = replace(old, superseded_by=run.run_id)  # noqa: PLW2901
-        draft.end(old, Outcome.ABANDONED, f"superseded by {run.run_id}")
+        if old.kind is not Kind.DRILL:
+            old = replace(old, superseded_by=run.run_id)  # noqa: PLW2901
+            draft.end(old, Outcome.ABANDONED, f"superseded by {run.run_id}")
+        elif run.kind is Kind.RESTORE:  # of which it has the host's one volume
+            draft.end(old, Outcome.ABANDONED, f"restore {run.run_id} of its host came first")
     match draft.vault.phase:
         case Phase.ASLEEP:
             draft.open_window([run], run.kind)
@@ -182,7 +192,7 @@ def _live_runs_of(vault: Vault, host: str) -> list[Run]:
 
 def _finish(draft: Draft, command: Finish) -> None:
     run = draft.vault.find_run(command.run_id)
-    if run is None or run.host != command.host:
+    if run is None or run.host != command.host or run.kind is Kind.DRILL:
         raise UnknownRun(command.run_id)
     if run.superseded_by and run.outcome is Outcome.ABANDONED:
         raise RunSuperseded(run.run_id, run.superseded_by)
@@ -217,6 +227,7 @@ def _report(draft: Draft, command: Report) -> None:
         case phase:
             assert_never(phase)
     lending.take_restores(draft, command)
+    drills.take(draft, command)
     if draft.vault.awake and _absent(draft.vault, command.mounts):
         draft.effects.append(Attach())
 
@@ -271,7 +282,7 @@ def _take_runs(draft: Draft, command: Report) -> None:
                 run = replace(run, outcome=Outcome.COMPLETE, reason=f"committed, though {run.reason}")  # noqa: PLW2901
             draft.put_run(run)
             draft.reasons.append(f"run {run.run_id} of {run.host} is committed")
-        if run.live and run.host in command.transfers:
+        if run.live and run.kind is not Kind.DRILL and run.host in command.transfers:
             received = command.transfers[run.host]
             known = run.progress.transfer_bytes if run.progress else 0
             # The agent counts from the transfer's start: fewer than before is another one, after a reconnect.
@@ -291,7 +302,7 @@ def _take_runs(draft: Draft, command: Report) -> None:
 def _only_restores(draft: Draft, host: str) -> bool:
     """In this window, also when that is over: a pull may outlast its run by a moment, and changes nothing."""
     kinds = {run.kind for run in draft.window.runs.values() if run.host == host}
-    return kinds == {Kind.RESTORE}
+    return kinds - {Kind.DRILL} == {Kind.RESTORE}
 
 
 def _opened(draft: Draft) -> None:
@@ -318,6 +329,7 @@ def _launched(draft: Draft, instance_id: str) -> None:
 
 def _observe(draft: Draft, state: InstanceState | None) -> None:
     vault = draft.vault
+    draft.effects += [RecordDrill(run=run) for run in vault.drilled.values()]
     match vault.phase:
         case Phase.ASLEEP:
             _observe_asleep(draft, state)

@@ -35,6 +35,9 @@ DELETIONS_REFUSED = Metric("DeletionsRefused", "Count")  # each attempt of reten
 BUDGETS_SPENT = Metric("BudgetsSpent", "Count")  # a vault has no awake time left until the next UTC day
 RESTORE_READY_SECONDS = Metric("RestoreReadySeconds", "Seconds")  # from a restore's start until it can be pulled
 RESTORES_FAILED = Metric("RestoresFailed", "Count")  # the vault could not give a restore its data
+DRILLS_PASSED = Metric("DrillsPassed", "Count")
+DRILLS_FAILED = Metric("DrillsFailed", "Count")  # a restore point is not what its host pushed
+DRILL_OVERDUE = Metric("DrillOverdue", "Count")  # hosts without a proof for 30 days; only while there are any
 UNEXPECTED_HOST_KEYS = Metric("UnexpectedHostKeys", "Count")
 FAULTS = Metric("Faults", "Count")
 SECONDS_PAST_WINDOW = Metric("SecondsPastWindow", "Seconds")  # only while a vault is awake past its window
@@ -59,6 +62,9 @@ ALL = (
     BUDGETS_SPENT,
     RESTORE_READY_SECONDS,
     RESTORES_FAILED,
+    DRILLS_PASSED,
+    DRILLS_FAILED,
+    DRILL_OVERDUE,
     UNEXPECTED_HOST_KEYS,
     FAULTS,
     SECONDS_PAST_WINDOW,

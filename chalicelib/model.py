@@ -7,6 +7,7 @@ from datetime import datetime, timedelta
 from enum import StrEnum
 
 from msgspec import Struct, field
+from msgspec.structs import replace
 
 # How far a volume may grow when nobody said: so many times the size that it was made with. And AWS's own limit
 # of a gp3 volume: https://docs.aws.amazon.com/ebs/latest/userguide/general-purpose.html
@@ -16,6 +17,9 @@ MAX_SIZE_GIB = 16384
 # use two: https://docs.aws.amazon.com/AWSEC2/latest/UserGuide/volume_limits.html
 MAX_HOSTS = 24
 MAX_VOLUMES = 26
+# A host's keys before its present one, with which its older restore points are signed.
+FORMER_KEYS = 5
+DRILL_OVERDUE = timedelta(days=30)
 
 
 class Phase(StrEnum):
@@ -34,6 +38,7 @@ class Kind(StrEnum):
 
     BACKUP = "backup"
     RESTORE = "restore"
+    DRILL = "drill"  # the control plane's own: a restore point is checked byte by byte on its vault
 
 
 class Source(StrEnum):
@@ -72,6 +77,19 @@ class PointState(StrEnum):
     ERROR = "error"
 
 
+class DrillState(StrEnum):
+    """What a vault says of the restore point that it checks. `UNPROVEN`: it carries no manifest to check against.
+
+    `ERROR`: it could not be checked; also what is recorded of a drill that ended without an answer.
+    """
+
+    CHECKING = "checking"
+    PASSED = "passed"
+    FAILED = "failed"
+    UNPROVEN = "unproven"
+    ERROR = "error"
+
+
 class Stats(Struct, frozen=True, kw_only=True):
     """What a client says of its run. Sizes in bytes, durations in whole seconds; None where it did not say."""
 
@@ -102,8 +120,18 @@ class Restoring(Struct, frozen=True, kw_only=True):
     ready_at: datetime | None = None  # when its data could be pulled first
 
 
+class Checked(Struct, frozen=True, kw_only=True):
+    """What the vault said last of a drill. Sizes in bytes; `detail` names what is wrong first."""
+
+    state: DrillState
+    files: int = 0
+    checked_bytes: int = 0
+    total_bytes: int = 0
+    detail: str = ""
+
+
 class Run(Struct, frozen=True, kw_only=True):
-    """One host's turn in a window. It lives until it has an outcome."""
+    """One host's turn in a window, or a drill of its restore point. It lives until it has an outcome."""
 
     run_id: str
     host: str
@@ -122,6 +150,7 @@ class Run(Struct, frozen=True, kw_only=True):
     exit_code: int | None = None
     stats: Stats | None = None
     restore: Restoring | None = None  # None for a backup
+    checked: Checked | None = None  # of a drill
 
     @property
     def live(self) -> bool:
@@ -290,6 +319,15 @@ class Slot(Struct, frozen=True, kw_only=True):
     wanted_gib: int = 0  # a growth that was decided and not yet made; 0: none
     modified_at: datetime | None = None  # when its volume was last enlarged, or AWS said that it is too soon
     doomed: str = ""  # retired with its volume: the snapshot that holds all that the volume does
+    former_keys: tuple[str, ...] = ()  # newest first: what older restore points are signed with
+    drilled_at: datetime | None = None  # when the last drill that was answered began
+    drill_tried_at: datetime | None = None  # when the last one began, answered or not
+    drill_wanted: str = ""  # why its newest restore point is to be drilled at once
+
+    def with_key(self, public_key: str) -> "Slot":
+        """The slot with another key; the one it had stays known, as one of at most FORMER_KEYS. "": none for now."""
+        keys = [key for key in (self.public_key, *self.former_keys) if key and key != public_key]
+        return replace(self, public_key=public_key, former_keys=tuple(keys[:FORMER_KEYS]))
 
     @property
     def limit_gib(self) -> int:
@@ -389,6 +427,8 @@ class Vault(Struct, frozen=True, kw_only=True):
     hold_until: datetime | None = None
     # Volumes made from restore points, at most one for each host, until they are gone again.
     point_volumes: dict[str, PointVolume] = field(default_factory=dict)
+    # Drills that are over, by host, until what came of them is recorded with the restore point and the host.
+    drilled: dict[str, Run] = field(default_factory=dict)
 
     @property
     def awake(self) -> bool:
@@ -422,6 +462,32 @@ class LastBackup(Struct, frozen=True, kw_only=True):
     completed_at: datetime
 
 
+class Drill(Struct, frozen=True, kw_only=True):
+    """What came of a host's last drill. Sizes in bytes.
+
+    `judged_at`: when one last passed or failed. `failed_taken_at`: when the point was made that failed, until a
+    newer one passes; until then the host's pushes compare every byte.
+    """
+
+    run_id: str
+    point_id: str
+    taken_at: datetime
+    state: DrillState
+    begun_at: datetime
+    at: datetime
+    detail: str = ""
+    files: int = 0
+    checked_bytes: int = 0
+    total_bytes: int = 0
+    judged_at: datetime | None = None
+    failed_taken_at: datetime | None = None
+    repeats: int = 0  # how many drills before it ended in the same state, without another between
+
+    @property
+    def seconds(self) -> int:
+        return int((self.at - self.begun_at).total_seconds())
+
+
 class Host(Struct, frozen=True, kw_only=True):
     """A machine that is backed up. The secret of its token is not here, only its SHA-256."""
 
@@ -438,6 +504,14 @@ class Host(Struct, frozen=True, kw_only=True):
     # Something is off, or an operator wants time: every restore point made until then is kept until that is ended.
     kept_since: datetime | None = None
     retention_look: RetentionLook | None = None
+    drill: Drill | None = None
+
+    def drill_overdue(self, now: datetime) -> bool:
+        """It has backups, and for 30 days none of them was proven good or bad. Never for a retired host."""
+        if self.retired_at or self.last_backup is None:
+            return False
+        since = self.drill.judged_at if self.drill and self.drill.judged_at else self.enrolled_at
+        return now - since > DRILL_OVERDUE
 
     def overdue(self, now: datetime) -> bool:
         """No backup that counts for twice its interval (the first: since enrolment). Never for a retired host."""
@@ -464,6 +538,7 @@ class Policy(Struct, frozen=True, kw_only=True):
 
     window_seconds: int = 12960  # 3.6 h of awake time a UTC day
     restore_seconds: int = 43200  # restores have a budget of their own: 12 h a day
+    drill_seconds: int = 21600  # and drills: 6 h a day
     minimum_window_seconds: int = 300  # waking for less than this serves nobody
     linger_seconds: int = 300  # how long to stay up for a host whose usual time is near
     lease_seconds: int = 900  # a run that the vault does not see alive for this long is abandoned

@@ -52,7 +52,7 @@ def operated(draft: Draft, command: Operated) -> None:
         case KeyRevoked(host=host):
             _known(draft.vault, host)
             draft.end_runs_of(host, "its key was revoked")
-            draft.change_slot(host, public_key="")
+            draft.change(hosts={**draft.vault.hosts, host: draft.vault.hosts[host].with_key("")})
             draft.reasons.append(f"the key of {host} is worthless")
         case HostRetired():
             _retire(draft, command)
@@ -120,14 +120,14 @@ def _retire(draft: Draft, command: HostRetired) -> None:
         draft.reasons.append(f"{host} is retired")
     draft.change(hosts=_without(draft.vault.hosts, host))
     # Kept without a volume too: one may be on its way.
-    slot = replace(slot, public_key="", wanted_gib=0)
+    slot = replace(slot.with_key(""), wanted_gib=0)
     draft.change(retired={**draft.vault.retired, host: slot})
     see_to_retired(draft, None)
 
 
 def holds_more(vault: Vault, slot: Slot, host: str, newest: RestorePoint | None) -> str | None:
     """Why the volume may hold what its newest restore point does not; None when that is sure to hold it all."""
-    if _is_under_way(vault, host):
+    if is_under_way(vault, host):
         return "a snapshot of it is under way, or is about to be made"
     # An older version did not record pushes: then it is no earlier than its last start.
     pushed_at = slot.pushed_at or slot.last_started_at
@@ -144,7 +144,8 @@ def holds_more(vault: Vault, slot: Slot, host: str, newest: RestorePoint | None)
     return None
 
 
-def _is_under_way(vault: Vault, host: str) -> bool:
+def is_under_way(vault: Vault, host: str) -> bool:
+    """A restore point of this host is being made, or will be when the window ends."""
     if any(point.host == host for point in (*vault.pending_points.values(), *vault.owed_points.values())):
         return True
     runs = vault.window.runs.values() if vault.window else ()

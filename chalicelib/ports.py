@@ -8,6 +8,7 @@ from typing import Protocol
 from chalicelib.commands import Fact
 from chalicelib.model import (
     Code,
+    Drill,
     Host,
     InstanceState,
     LastBackup,
@@ -47,7 +48,7 @@ class Store(Protocol):
     def save(self, vault: Vault, archive: Window | None = None, host: Host | None = None) -> Vault:
         """Save over version `vault.version`, with the archived window and the host if any: all or nothing.
 
-        A host keeps its last backup and when retention looked at it, whatever `host` says of them.
+        A host keeps its last backup, its last drill and when retention looked at it, whatever `host` says of them.
 
         Returns the vault with its new version. Raises Conflict with the winning record.
         """
@@ -91,6 +92,10 @@ class Store(Protocol):
 
     def put_retention_look(self, host: str, look: RetentionLook | None) -> None:
         """Record when retention looked at a host; None: it is due. Nothing for a host that is not there."""
+        ...
+
+    def put_drill(self, host: str, drill: Drill) -> None:
+        """Record what came of a host's last drill. Nothing for a host that is not there."""
         ...
 
     def move_last_backup(self, host: str, last: LastBackup) -> bool:
@@ -225,7 +230,7 @@ class Telemetry(Protocol):
         ...
 
     def gauges(self, hosts: list[Host], vaults: list[Vault], now: datetime) -> None:
-        """Hours since each host's last backup, how many are overdue, and how full the volumes are."""
+        """Hours since each host's last backup, how many are overdue, also with drills, and how full the volumes are."""
         ...
 
     def past_window(self, vaults: list[Vault], now: datetime) -> None:

@@ -3,7 +3,7 @@
 | pk | sk | holds |
 |---|---|---|
 | VAULT | vault id | the vault, `version` |
-| HOST | name | the host; `last_backup`, `last_backup_at` and `retention_look` beside it |
+| HOST | name | the host; `last_backup`, `last_backup_at`, `retention_look` and `drill` beside it |
 | CODE | SHA-256 | an enrolment code; `used` |
 | WINDOW#vault id | window id | an archived window, kept 400 days |
 | POINT#host | instant, snapshot id | a restore point; `marks` and `marks_version` beside it |
@@ -26,7 +26,7 @@ import msgspec
 from msgspec.structs import replace
 
 from chalicelib.errors import CodeRefused
-from chalicelib.model import Code, Host, LastBackup, Marks, RestorePoint, RetentionLook, Vault, Window
+from chalicelib.model import Code, Drill, Host, LastBackup, Marks, RestorePoint, RetentionLook, Vault, Window
 from chalicelib.ports import Conflict
 
 if TYPE_CHECKING:
@@ -67,6 +67,8 @@ def _host(item: Item) -> Host:
         host = replace(host, last_backup=msgspec.json.decode(item["last_backup"]["S"], type=LastBackup))
     if "retention_look" in item:
         host = replace(host, retention_look=msgspec.json.decode(item["retention_look"]["S"], type=RetentionLook))
+    if "drill" in item:
+        host = replace(host, drill=msgspec.json.decode(item["drill"]["S"], type=Drill))
     return host
 
 
@@ -198,6 +200,13 @@ class DynamoStore:
                 "UpdateExpression": "SET retention_look = :look",
                 "ExpressionAttributeValues": {":look": _doc(look)},
             }
+        self._change_host(host, change)
+
+    def put_drill(self, host: str, drill: Drill) -> None:
+        values = {":drill": _doc(drill)}
+        self._change_host(host, {"UpdateExpression": "SET drill = :drill", "ExpressionAttributeValues": values})
+
+    def _change_host(self, host: str, change: Item) -> None:
         with suppress(self._client.exceptions.ConditionalCheckFailedException):
             self._client.update_item(
                 TableName=self._table,
@@ -269,12 +278,13 @@ class DynamoStore:
         return {"TableName": self._table, "Item": item}
 
     def _host_update(self, host: Host) -> Item:
-        # Not a put: a host that is enrolled again keeps its last backup, and what retention knows of it.
+        alone = replace(host, last_backup=None, retention_look=None, drill=None)
+        # Not a put: a host that is enrolled again keeps its last backup, and what retention and drills know of it.
         return {
             "TableName": self._table,
             "Key": _key("HOST", host.name),
             "UpdateExpression": "SET doc = :doc",
-            "ExpressionAttributeValues": {":doc": _doc(replace(host, last_backup=None, retention_look=None))},
+            "ExpressionAttributeValues": {":doc": _doc(alone)},
         }
 
     def _transact(self, writes: list[Any], vault: Vault) -> Vault:

@@ -11,6 +11,7 @@ from aws_lambda_powertools.metrics import EphemeralMetrics
 from chalicelib import metrics
 from chalicelib.commands import (
     BudgetSpent,
+    DrillEnded,
     Fact,
     HostKeyUnexpected,
     PointCounted,
@@ -35,7 +36,7 @@ from chalicelib.commands import (
     WindowSealed,
 )
 from chalicelib.metrics import NAMESPACE, STACK, Metric
-from chalicelib.model import Host, Run, Vault
+from chalicelib.model import Drill, DrillState, Host, Kind, Run, Vault
 
 # Values of one metric in one line: https://docs.aws.amazon.com/AmazonCloudWatch/latest/monitoring/CloudWatch_Embedded_Metric_Format_Specification.html
 # allows 100, and Powertools prints by itself at the hundredth.
@@ -64,7 +65,8 @@ class PowertoolsTelemetry:
                 self.event("run_started", **_of(run), queued=queued)
             case RunEnded(run=run):
                 self.event("run_ended", **_of(run), outcome=run.outcome, reason=run.reason, exit_code=run.exit_code)
-                self._measure(metrics.RUNS, 1, str(run.outcome))
+                if run.kind is not Kind.DRILL:  # which has metrics of its own
+                    self._measure(metrics.RUNS, 1, str(run.outcome))
                 if run.stats and run.stats.bytes_sent is not None:
                     self._measure(metrics.BYTES_PUSHED, run.stats.bytes_sent, host=run.host)
             case VaultReady(window=window, waking_seconds=seconds):
@@ -106,6 +108,8 @@ class PowertoolsTelemetry:
                 self.event("host_retired", host=host, volume_id=volume_id, deleting=deleting)
             case RestoreReady() | RestoreFailed() | PointVolumeStays():
                 self._restore(fact)
+            case DrillEnded(host=host, drill=drill):
+                self._drill(host, drill)
             case HostKeyUnexpected(expected=expected, seen=seen):
                 self.event("host_key_unexpected", expected=expected, seen=seen)
                 self._measure(metrics.UNEXPECTED_HOST_KEYS, 1)
@@ -141,6 +145,23 @@ class PowertoolsTelemetry:
             case _:
                 assert_never(fact)
 
+    def _drill(self, host: str, drill: Drill) -> None:
+        self.event(
+            "drill_ended",
+            host=host,
+            run_id=drill.run_id,
+            point_id=drill.point_id,
+            state=drill.state,
+            detail=drill.detail,
+            files=drill.files,
+            checked_bytes=drill.checked_bytes,
+            seconds=drill.seconds,
+        )
+        if drill.state is DrillState.PASSED:
+            self._measure(metrics.DRILLS_PASSED, 1, host=host)
+        elif drill.state is DrillState.FAILED:
+            self._measure(metrics.DRILLS_FAILED, 1, host=host)
+
     def _retention(self, fact: PointDropped | PointSpared | PointDeleted | PointNotDeleted) -> None:
         marks = fact.point.marks
         about = {"host": fact.point.host, "snapshot_id": fact.point.snapshot_id, "made_at": fact.point.made_at}
@@ -161,6 +182,8 @@ class PowertoolsTelemetry:
     def gauges(self, hosts: list[Host], vaults: list[Vault], now: datetime) -> None:
         overdue = sorted(host.name for host in hosts if host.overdue(now))
         self._measure(metrics.OVERDUE_HOSTS, len(overdue), hosts=overdue)
+        if unproven := sorted(host.name for host in hosts if host.drill_overdue(now)):
+            self._measure(metrics.DRILL_OVERDUE, len(unproven), hosts=unproven)
         self._measure_all(metrics.HOURS_SINCE_LAST_BACKUP, (_hours_since_backup(host, now) for host in hosts))
         self._measure_all(metrics.VOLUME_FILL, (fill for vault in vaults for fill in _fills(vault, now)))
 

@@ -496,6 +496,8 @@ def _of(hint: Any) -> st.SearchStrategy[Any]:
     if type(None) in arguments:
         (inner,) = [each for each in arguments if each is not type(None)]
         return st.none() | _of(inner)
+    if typing.get_origin(hint) is tuple:
+        return st.lists(_of(arguments[0]), max_size=2).map(tuple)
     if typing.get_origin(hint) is dict:
         return st.dictionaries(_of(arguments[0]), _of(arguments[1]), max_size=2)
     if isinstance(hint, type) and issubclass(hint, Struct):

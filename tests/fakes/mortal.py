@@ -4,11 +4,11 @@ from datetime import datetime
 
 from chalicelib.control import Control
 from chalicelib.enrolment import Enrolment
-from chalicelib.model import Code, Host, LastBackup, Marks, Policy, RestorePoint, RetentionLook, Vault, Window
+from chalicelib.model import Code, Drill, Host, LastBackup, Marks, Policy, RestorePoint, RetentionLook, Vault, Window
 from tests.fakes.clock import FakeClock
 from tests.fakes.cloud import FakeCloud, Killed
 from tests.fakes.store import MemoryStore
-from tests.fakes.world import World
+from tests.fakes.world import NO_DRILLS, World
 
 
 class Fate:
@@ -61,6 +61,10 @@ class MortalStore(MemoryStore):
         super().put_retention_look(host, look)
         self._fate.effect()
 
+    def put_drill(self, host: str, drill: Drill) -> None:
+        super().put_drill(host, drill)
+        self._fate.effect()
+
     def move_last_backup(self, host: str, last: LastBackup) -> bool:
         moved = super().move_last_backup(host, last)
         self._fate.effect()
@@ -96,7 +100,7 @@ class MortalWorld(World):
             notifier=self.told,
             telemetry=self.told,
             clock=self.clock,
-            policy=policy or Policy(),
+            policy=policy or NO_DRILLS,
             pause=lambda _: None,
             pinger=self.told,
         )

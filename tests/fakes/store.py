@@ -7,7 +7,7 @@ from threading import Lock
 from msgspec.structs import replace
 
 from chalicelib.errors import CodeRefused
-from chalicelib.model import Code, Host, LastBackup, Marks, RestorePoint, RetentionLook, Vault, Window
+from chalicelib.model import Code, Drill, Host, LastBackup, Marks, RestorePoint, RetentionLook, Vault, Window
 from chalicelib.ports import Conflict
 
 
@@ -36,8 +36,8 @@ class MemoryStore:
 
     def _put_host(self, host: Host) -> None:
         known = self._hosts.get(host.name)
-        last, look = (known.last_backup, known.retention_look) if known else (None, None)
-        self._hosts[host.name] = replace(host, last_backup=last, retention_look=look)
+        last, look, drill = (known.last_backup, known.retention_look, known.drill) if known else (None, None, None)
+        self._hosts[host.name] = replace(host, last_backup=last, retention_look=look, drill=drill)
 
     def _save(self, vault: Vault, archive: Window | None) -> Vault:
         current = self._vaults.get(vault.vault_id)
@@ -101,6 +101,11 @@ class MemoryStore:
         with self._lock:
             if host in self._hosts:
                 self._hosts[host] = replace(self._hosts[host], retention_look=look)
+
+    def put_drill(self, host: str, drill: Drill) -> None:
+        with self._lock:
+            if host in self._hosts:
+                self._hosts[host] = replace(self._hosts[host], drill=drill)
 
     def move_last_backup(self, host: str, last: LastBackup) -> bool:
         with self._lock:

@@ -4,12 +4,12 @@ import boto3.session
 from msgspec.structs import replace
 
 from chalicelib.auth import sha256
-from chalicelib.commands import Finish, Report, Start
+from chalicelib.commands import DrillSeen, Finish, Report, Start
 from chalicelib.control import Control
-from chalicelib.documents import Orders, RunDocument
+from chalicelib.documents import Orders, RestoreOrder, RunDocument
 from chalicelib.enrolment import Enrolment
 from chalicelib.growth import GIB
-from chalicelib.model import Agent, Kind, Mount, Outcome, PointMount, Policy, Stats, Vault
+from chalicelib.model import Agent, Checked, Kind, Mount, Outcome, PointMount, Policy, Stats, Vault
 from chalicelib.settings import Settings
 from chalicelib.wiring import Wiring
 from tests.fakes.clock import FakeClock
@@ -17,6 +17,7 @@ from tests.fakes.cloud import FakeCloud
 from tests.fakes.store import MemoryStore
 from tests.fakes.told import Told
 
+NO_DRILLS = Policy(drill_seconds=0)  # of nights that are about something else
 KEY = "ssh-ed25519 " + "A" * 68
 SETTINGS = Settings(
     stack="s",
@@ -44,7 +45,7 @@ class World:
             notifier=self.told,
             telemetry=self.told,
             clock=self.clock,
-            policy=policy or Policy(),
+            policy=policy or NO_DRILLS,
             pause=lambda _: None,
             pinger=self.told,
         )
@@ -52,6 +53,8 @@ class World:
         self.commits: dict[str, str] = {}
         self.used_gib: dict[str, int] = {}
         self.seen_restores: dict[str, PointMount] | None = None  # what the agent says instead of what is so
+        self.drill_orders: dict[str, RestoreOrder] = {}  # by host; the agent answers those that are in `checks`
+        self.checks: dict[str, Checked] = {}
 
     def enrol(self, *names: str, every_seconds: int = 86400) -> None:
         for name in names:
@@ -147,8 +150,14 @@ class World:
                     host: PointMount(volume_id=v, state="mounted" if v in self.cloud.mounted_points else "absent")
                     for host, v in self.cloud.ordered_points.items()
                 },
+                drills={
+                    host: DrillSeen(run_id=order.drill.run_id, volume_id=order.volume_id, checked=self.checks[host])
+                    for host, order in self.drill_orders.items()
+                    if order.drill and host in self.checks and order.volume_id in self.cloud.mounted_points
+                },
             ),
         )
+        self.drill_orders = {order.host: order for order in answer.restores if order.drill}
         self.cloud.ordered_points = {order.host: order.volume_id for order in answer.restores}
         self.cloud.agent_mounts(machine)
         return answer

@@ -2,7 +2,8 @@
 
 The vault of the table has a machine `i-1` and the host C; where a window is under way, C's run r1 lives
 in it. A minute has passed since, and no claim is held. F and G were retired: F's volume is still attached, and
-is to be deleted; G's lies apart. E's restore is over, and the volume that was made for it still attached.
+is to be deleted; G's lies apart. E's restore is over, and the volume that was made for it still attached. H's drill is
+over, and its result not yet recorded.
 """
 
 from datetime import UTC, datetime, timedelta
@@ -13,7 +14,10 @@ from msgspec.structs import replace
 
 from chalicelib.commands import (
     AgentEnrolled,
+    BeginDrill,
     Command,
+    DrillRecorded,
+    DrillSeen,
     Finish,
     GroupMade,
     GrowthPostponed,
@@ -47,6 +51,8 @@ from chalicelib.lifecycle import decide
 from chalicelib.model import (
     Agent,
     Ceiling,
+    Checked,
+    DrillState,
     InstanceState,
     Kind,
     Launch,
@@ -77,6 +83,7 @@ RUN = Run(
     pushed=True,
 )
 ENDED = replace(RUN, outcome=Outcome.COMPLETE, ended_at=THEN, committed_at=THEN)
+DRILLED = replace(ENDED, run_id="d0", host="H", kind=Kind.DRILL, source_address="", committed_at=None, pushed=False)
 POINT = RestorePoint(
     host="C",
     vault_id="vault-1",
@@ -124,6 +131,7 @@ def vault_in(phase: Phase) -> Vault:
                 leaving_at=THEN,
             )
         },
+        drilled={"H": DRILLED},
         instance_id="i-1",
         security_group_id="sg-1",
         agent=Agent(token_hash="h", host_key=KEY, reported_at=THEN),
@@ -203,6 +211,13 @@ COMMANDS: dict[str, Command] = {
     "point volume attached": PointVolumeAttached(host="E", volume_id="vol-E0", instance_id="i-1"),
     "point volume refused": PointVolumeRefused(host="E", run_id="r0", reason="a limit", final=True),
     "point volume gone": PointVolumeGone(host="E", run_id="r0"),
+    "begin drill": BeginDrill(host="C", run_id="d1", point=HOLDS_ALL),
+    "begin drill, retired": BeginDrill(host="G", run_id="d1", point=OF_G),
+    "report, drill passed": replace(
+        report("ready"),
+        drills={"C": DrillSeen(run_id="d1", volume_id="vol-C1", checked=Checked(state=DrillState.PASSED))},
+    ),
+    "drill recorded": DrillRecorded(host="H", run_id="d0"),
     "point completed": PointSettled(snapshot_id="snap-0", state=PointState.COMPLETED),
     "point failed": PointSettled(snapshot_id="snap-0", state=PointState.ERROR),
 }
@@ -238,57 +253,57 @@ report, ready
 report, another machine
     asleep waking open closing sealing faulted  StaleVault
 observe, lookup failed
-    asleep                                      stays: SetIngress, CheckPoints
-    waking                                      stays
-    open                                        stays: SetIngress
-    closing                                     stays: Stop
-    sealing                                     stays: MakePoints
-    faulted                                     -> waking: Wake
+    asleep                                      stays: RecordDrill, SetIngress, CheckPoints
+    waking                                      stays: RecordDrill
+    open                                        stays: RecordDrill, SetIngress
+    closing                                     stays: RecordDrill, Stop
+    sealing                                     stays: RecordDrill, MakePoints
+    faulted                                     -> waking: RecordDrill, Wake
 observe, pending
-    asleep                                      stays: Stop, SetIngress, CheckPoints
-    waking                                      stays
-    open                                        stays: SetIngress
-    closing                                     stays: Stop
-    sealing                                     stays: MakePoints
-    faulted                                     -> waking: Wake
+    asleep                                      stays: RecordDrill, Stop, SetIngress, CheckPoints
+    waking                                      stays: RecordDrill
+    open                                        stays: RecordDrill, SetIngress
+    closing                                     stays: RecordDrill, Stop
+    sealing                                     stays: RecordDrill, MakePoints
+    faulted                                     -> waking: RecordDrill, Wake
 observe, running
-    asleep                                      stays: Stop, SetIngress, CheckPoints
-    waking                                      stays
-    open                                        stays: SetIngress
-    closing                                     stays: Stop
-    sealing                                     stays: MakePoints
-    faulted                                     -> waking: Wake
+    asleep                                      stays: RecordDrill, Stop, SetIngress, CheckPoints
+    waking                                      stays: RecordDrill
+    open                                        stays: RecordDrill, SetIngress
+    closing                                     stays: RecordDrill, Stop
+    sealing                                     stays: RecordDrill, MakePoints
+    faulted                                     -> waking: RecordDrill, Wake
 observe, stopping
-    asleep                                      stays: SetIngress, CheckPoints
-    waking faulted                              stays
-    open                                        stays: SetIngress
-    closing                                     stays: Stop
-    sealing                                     stays: MakePoints
+    asleep                                      stays: RecordDrill, SetIngress, CheckPoints
+    waking faulted                              stays: RecordDrill
+    open                                        stays: RecordDrill, SetIngress
+    closing                                     stays: RecordDrill, Stop
+    sealing                                     stays: RecordDrill, MakePoints
 observe, stopped
-    asleep                                      stays: SetIngress, CheckPoints, Detach, RemovePointVolume
-    waking                                      stays: Wake, RemovePointVolume
-    open faulted                                -> waking: Wake, RemovePointVolume
-    closing                                     -> sealing: MakePoints, RemovePointVolume
-    sealing                                     stays: MakePoints, RemovePointVolume
+    asleep                                      stays: RecordDrill, SetIngress, CheckPoints, Detach, RemovePointVolume
+    waking                                      stays: RecordDrill, Wake, RemovePointVolume
+    open faulted                                -> waking: RecordDrill, Wake, RemovePointVolume
+    closing                                     -> sealing: RecordDrill, MakePoints, RemovePointVolume
+    sealing                                     stays: RecordDrill, MakePoints, RemovePointVolume
 observe, shutting-down
-    asleep                                      stays: SetIngress, CheckPoints, Detach, RemovePointVolume
-    waking                                      stays
-    open                                        stays: SetIngress
-    closing                                     stays: Stop
-    sealing                                     stays: MakePoints
-    faulted                                     -> waking: Wake, RemovePointVolume
+    asleep                                      stays: RecordDrill, SetIngress, CheckPoints, Detach, RemovePointVolume
+    waking                                      stays: RecordDrill
+    open                                        stays: RecordDrill, SetIngress
+    closing                                     stays: RecordDrill, Stop
+    sealing                                     stays: RecordDrill, MakePoints
+    faulted                                     -> waking: RecordDrill, Wake, RemovePointVolume
 observe, terminated
-    asleep                                      stays: SetIngress, CheckPoints, Detach, RemovePointVolume
-    waking                                      stays: Wake, RemovePointVolume
-    open faulted                                -> waking: Wake, RemovePointVolume
-    closing                                     -> sealing: MakePoints, RemovePointVolume
-    sealing                                     stays: MakePoints, RemovePointVolume
+    asleep                                      stays: RecordDrill, SetIngress, CheckPoints, Detach, RemovePointVolume
+    waking                                      stays: RecordDrill, Wake, RemovePointVolume
+    open faulted                                -> waking: RecordDrill, Wake, RemovePointVolume
+    closing                                     -> sealing: RecordDrill, MakePoints, RemovePointVolume
+    sealing                                     stays: RecordDrill, MakePoints, RemovePointVolume
 observe, gone
-    asleep                                      stays: SetIngress, CheckPoints, Detach, RemovePointVolume
-    waking                                      stays: Wake, RemovePointVolume
-    open faulted                                -> waking: Wake, RemovePointVolume
-    closing                                     -> sealing: MakePoints, RemovePointVolume
-    sealing                                     stays: MakePoints, RemovePointVolume
+    asleep                                      stays: RecordDrill, SetIngress, CheckPoints, Detach, RemovePointVolume
+    waking                                      stays: RecordDrill, Wake, RemovePointVolume
+    open faulted                                -> waking: RecordDrill, Wake, RemovePointVolume
+    closing                                     -> sealing: RecordDrill, MakePoints, RemovePointVolume
+    sealing                                     stays: RecordDrill, MakePoints, RemovePointVolume
 wake failed
     asleep open closing sealing faulted         stays
     waking                                      -> faulted: Stop
@@ -362,6 +377,18 @@ point volume attached
 point volume refused
     asleep waking open closing sealing faulted  stays
 point volume gone
+    asleep waking open closing sealing faulted  stays
+begin drill
+    asleep                                      -> waking: Wake
+    waking open faulted                         stays
+    closing sealing                             DrillHindered
+begin drill, retired
+    asleep waking open closing sealing faulted  UnknownHost
+report, drill passed
+    asleep sealing                              StaleVault
+    waking                                      -> open: RemovePointVolume
+    open closing faulted                        stays: RemovePointVolume
+drill recorded
     asleep waking open closing sealing faulted  stays
 point completed
     asleep waking open closing sealing faulted  stays

@@ -28,7 +28,12 @@ from tests.fakes.mortal import MortalWorld
 
 HOSTS = ("C", "H", "O")
 POLICY = Policy(
-    window_seconds=1800, restore_seconds=1200, linger_seconds=180, lease_seconds=300, wake_timeout_seconds=240
+    window_seconds=1800,
+    restore_seconds=1200,
+    drill_seconds=0,
+    linger_seconds=180,
+    lease_seconds=300,
+    wake_timeout_seconds=240,
 )
 ON = (InstanceState.RUNNING, InstanceState.PENDING)
 LIVES = int(os.environ.get("NIGHTVAULT_LIVES", "0"))
