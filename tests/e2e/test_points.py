@@ -29,11 +29,13 @@ def caller(player: Player) -> FakeHost:
 
 
 @contextmanager
-def two_nights(folder: Path, *, rooted: bool = True) -> Iterator[tuple[LocalCloud, Player, Portrait, Portrait]]:
+def two_nights(
+    folder: Path, *, rooted: bool = True, **more: int
+) -> Iterator[tuple[LocalCloud, Player, Portrait, Portrait]]:
     """C after two nights, and its ciphertext as it was pushed in each."""
     if rooted and not may_root():
         pytest.skip("needs root, namespaces and loop devices")
-    policy = {**POLICY, "claim_seconds": 3}
+    policy = {**POLICY, "claim_seconds": 3, **more}
     with (
         LocalCloud(folder / "cloud", policy=policy, rooted=rooted) as cloud,
         host(cloud, "C", folder, keep="mirror") as c,
@@ -151,4 +153,24 @@ def test_a_machine_that_dies_in_the_middle_of_a_pull(tmp_path: Path) -> None:
         document = cloud.wait_until(back_again, 90, what="the vault is back, at another place")
         assert pulled(c, document, back) == first
         asking.finish(run_id)
+        nothing_is_left(cloud)
+
+
+def test_the_window_ends_in_the_middle_of_a_pull_and_it_goes_on_another_day(tmp_path: Path) -> None:
+    with two_nights(tmp_path, lease_seconds=86400) as (cloud, c, first, _):  # or the run's lease would end before
+        asking, back = caller(c), tmp_path / "back"
+        oldest = asking.points()[1]["point_id"]
+        run_id, the_next = str(uuid.uuid4()), str(uuid.uuid4())
+        asking.start(run_id, "restore", oldest)
+        document = ready(cloud, asking, run_id)
+        slow = subprocess.Popen(pulling(c, document, back, "--bwlimit=500"), stderr=subprocess.DEVNULL)
+        cloud.wait_until(lambda: asking.status(run_id).document["progress"], 60, what="the vault sees it pull")
+        cloud.clock.advance(seconds=document["window"]["seconds_left"])
+        nothing_is_left(cloud)
+        assert slow.wait(60) != 0
+        assert asking.status(run_id).document["outcome"] == "cut"
+        cloud.clock.advance(seconds=86400)
+        asking.start(the_next, "restore", oldest)
+        assert pulled(c, ready(cloud, asking, the_next), back) == first
+        asking.finish(the_next)
         nothing_is_left(cloud)
