@@ -2,9 +2,13 @@
 
 from chalicelib.commands import (
     BudgetSpent,
+    CopyDeleted,
+    CopyLost,
+    CopyRefused,
     DrillEnded,
     Fact,
     HostKeyUnexpected,
+    PointCopied,
     PointCounted,
     PointDeleted,
     PointDropped,
@@ -55,6 +59,20 @@ def alert_of(fact: Fact) -> tuple[str, str] | None:
                 f"AWS refuses to delete {point.snapshot_id} of {point.host}, which retention needs no more, and which "
                 f"costs: {point.marks.refused}.\nIt is asked again, at least daily. `vaultctl doctor` lists all such "
                 f"points; `vaultctl lock {point.snapshot_id}` keeps this one for good.",
+            )
+        case CopyRefused(host=host, copy=copy, deleting=deleting) if copy.refusals == REFUSALS_TOLD:
+            what = f"delete {copy.copy_id}, an older copy" if deleting else f"copy the restore point {copy.point_id}"
+            return (
+                f"nightvault: AWS refuses to {'delete' if deleting else 'make'} a copy of {host}",
+                f"AWS refuses to {what} of {host} in {copy.region}: {copy.refused}.\n"
+                "It is asked again, at least daily; copies that are complete stay. What it may be: docs/copies.md.",
+            )
+        case CopyLost(host=host, copy=copy):
+            return (
+                f"nightvault: a copy of {host} is gone",
+                f"{copy.copy_id or '(id unknown)'}, the copy of {host}'s restore point {copy.point_id} in "
+                f"{copy.region}, is there no more, and nightvault did not delete it. The newest state is copied again. "
+                f"Find out in CloudTrail of {copy.region} who did (DeleteSnapshot).",
             )
         case HostKeyUnexpected(expected=expected, seen=seen):
             return (
@@ -131,6 +149,9 @@ def alert_of(fact: Fact) -> tuple[str, str] | None:
             | PointSpared()
             | PointDeleted()
             | PointNotDeleted()
+            | PointCopied()
+            | CopyRefused()
+            | CopyDeleted()
             | BudgetSpent()
             | Retired()
             | RestoreReady()

@@ -10,10 +10,8 @@ from datetime import UTC
 from ipaddress import IPv6Address, ip_address
 from typing import TYPE_CHECKING, Any
 
-from botocore.exceptions import ClientError
-
-from chalicelib.calling import calling
-from chalicelib.errors import THROTTLED, CloudRefused
+from chalicelib.calling import ask_once, calling
+from chalicelib.errors import CloudRefused
 from chalicelib.model import InstanceState, PointState, PointVolume, RestorePoint, Slot, Vault
 from chalicelib.ports import RESTORE_PURPOSE, Machine, PointDisk
 
@@ -29,22 +27,6 @@ _NOT_YET = {"IncorrectState", "IncorrectInstanceState", "VolumeInUse"}
 # https://docs.aws.amazon.com/ebs/latest/userguide/modify-volume-requirements.html
 _TOO_SOON = {"VolumeModificationRateExceeded", "IncorrectModificationState"}
 _POINT_STATES: dict[str, PointState] = {state.value: state for state in PointState}
-
-
-def _only_throttled_again(response: Any, caught_exception: Exception | None, **_: object) -> None:
-    """botocore's `needs-retry` hook of CreateSnapshot, which runs before its own: end the call, or have no opinion.
-
-    The call knows no client token, so a second one makes a second snapshot, which no record would name:
-    https://docs.aws.amazon.com/ec2/latest/devguide/ec2-api-idempotency.html
-    After a lost answer, a timeout or a server's error, whoever seals next looks for the snapshot by its tags first:
-    not before `claim_seconds` are over, since what was just made may not be shown yet:
-    https://docs.aws.amazon.com/ec2/latest/devguide/eventual-consistency.html
-    """
-    if caught_exception:
-        raise caught_exception
-    answer = response[1]
-    if "Error" in answer and answer["Error"].get("Code") not in THROTTLED:
-        raise ClientError(answer, "CreateSnapshot")
 
 
 class Ec2Cloud:
@@ -64,7 +46,8 @@ class Ec2Cloud:
         control_url: Callable[[], str],
     ) -> None:
         self._client = client
-        client.meta.events.register("needs-retry.ec2.CreateSnapshot", _only_throttled_again)
+        # Whoever seals next looks for the snapshot by its tags first.
+        ask_once(client, "CreateSnapshot")
         self._stack = stack
         self._launch_template = launch_template
         self._subnet = subnet

@@ -8,6 +8,7 @@ from msgspec import Struct
 
 from chalicelib.model import (
     Checked,
+    Copy,
     Drill,
     InstanceState,
     Kind,
@@ -501,6 +502,35 @@ class PointNotDeleted(Struct, frozen=True, kw_only=True):
     aws_code: str
 
 
+class PointCopied(Struct, frozen=True, kw_only=True):
+    """A restore point's copy in another region is complete."""
+
+    host: str
+    copy: Copy
+
+
+class CopyRefused(Struct, frozen=True, kw_only=True):
+    """AWS would not make a copy, or delete one (`deleting`); its record says how often, and when it is asked again."""
+
+    host: str
+    copy: Copy
+    deleting: bool = False
+
+
+class CopyLost(Struct, frozen=True, kw_only=True):
+    """A copy that was to be kept is there no more, and not by our hand."""
+
+    host: str
+    copy: Copy
+
+
+class CopyDeleted(Struct, frozen=True, kw_only=True):
+    """A copy is no more, because newer ones are complete."""
+
+    host: str
+    copy: Copy
+
+
 class BudgetSpent(Struct, frozen=True, kw_only=True):
     """The window that has just ended has left no awake time for this kind until the next UTC day."""
 
@@ -597,6 +627,10 @@ Fact = (
     | PointSpared
     | PointDeleted
     | PointNotDeleted
+    | PointCopied
+    | CopyRefused
+    | CopyLost
+    | CopyDeleted
     | BudgetSpent
     | HostKeyUnexpected
     | VolumeGrown

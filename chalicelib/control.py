@@ -15,6 +15,7 @@ from chalicelib import points
 from chalicelib.acting import Actor
 from chalicelib.alerts import alert_of
 from chalicelib.commands import Command, Fact, Finish, Observe, PointSettled, Report, Start
+from chalicelib.copying import Copying
 from chalicelib.documents import Orders, PointsDocument, RunDocument, orders, points_document, run_document
 from chalicelib.draft import Decision
 from chalicelib.drilling import Drilling
@@ -41,7 +42,7 @@ from chalicelib.model import (
     Vault,
 )
 from chalicelib.pings import pings_of
-from chalicelib.ports import Clock, Cloud, Conflict, Notifier, Pinger, Store, Telemetry
+from chalicelib.ports import Clock, Cloud, Conflict, Copier, Notifier, Pinger, Store, Telemetry
 from chalicelib.retaining import Retaining
 
 # 24 hosts in one second are 24 writers of one item: the last of them wins its 24th round. The first pause is
@@ -98,11 +99,13 @@ class Control:
         policy: Policy,
         pause: Callable[[float], None],
         pinger: Pinger,
+        copier: Copier | None = None,
     ) -> None:
         self.store = store
         self.cloud = cloud
         self.notifier = notifier
         self.pinger = pinger
+        self.copier = copier
         self.telemetry = telemetry
         self.clock = clock
         self.policy = policy
@@ -110,6 +113,7 @@ class Control:
         self._actor = Actor(self)
         self._retaining = Retaining(self)
         self.drilling = Drilling(self)
+        self._copying = Copying(self)
 
     # --- hosts ---
 
@@ -244,6 +248,7 @@ class Control:
             self._remove_strays(now)
         failures += self.drilling.see_to(hosts, now)
         failures += self._retaining.see_to(hosts, now)
+        failures += self._copying.see_to(hosts, now)
         if failures:
             raise ExceptionGroup("the sweep failed for some vaults or hosts", failures)
 

@@ -244,6 +244,36 @@ class RestorePoint(Struct, frozen=True, kw_only=True):
         return self.complete and self.state is PointState.COMPLETED
 
 
+class Copy(Struct, frozen=True, kw_only=True, omit_defaults=True):
+    """A restore point's copy in another region, or the intent to make it.
+
+    `asked_at` is saved before CopySnapshot is called. While `copy_id` is empty it may have been called or not, so the
+    copy is looked for by its tags before it is asked for again. `fit` is the point's, as it was when last seen.
+    """
+
+    point_id: str
+    taken_at: datetime  # when the point was made
+    region: str
+    asked_at: datetime
+    copy_id: str = ""
+    state: PointState = PointState.PENDING
+    completed_at: datetime | None = None
+    used_bytes: int | None = None
+    fit: bool | None = None
+    refusals: int = 0  # how often AWS would not make it, or delete it; what it said last, and when it is asked again
+    refused: str = ""
+    retry_at: datetime | None = None
+
+    @property
+    def complete(self) -> bool:
+        return self.state is PointState.COMPLETED
+
+    @property
+    def sound(self) -> bool:
+        """Its point passed its last drill, or was never drilled."""
+        return self.fit is not False
+
+
 class Window(Struct, frozen=True, kw_only=True):
     """One waking of a vault, from the start that opened it to the snapshots that seal it."""
 
@@ -505,6 +535,9 @@ class Host(Struct, frozen=True, kw_only=True):
     kept_since: datetime | None = None
     retention_look: RetentionLook | None = None
     drill: Drill | None = None
+    # Copies in another region, and under way there; changed only over the version that was read.
+    copies: tuple[Copy, ...] = ()
+    copies_version: int = 0
 
     def drill_overdue(self, now: datetime) -> bool:
         """It has backups, and for 30 days none of them was proven good or bad. Never for a retired host."""
@@ -555,6 +588,7 @@ class Policy(Struct, frozen=True, kw_only=True):
     keep_daily: int = 14
     keep_weekly: int = 8
     keep_monthly: int = 24
+    copies_kept: int = 2  # complete ones of each host, in the region that copies go to; the newest always
 
     @property
     def retention(self) -> Retention:

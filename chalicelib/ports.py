@@ -8,6 +8,7 @@ from typing import Protocol
 from chalicelib.commands import Fact
 from chalicelib.model import (
     Code,
+    Copy,
     Drill,
     Host,
     InstanceState,
@@ -48,7 +49,7 @@ class Store(Protocol):
     def save(self, vault: Vault, archive: Window | None = None, host: Host | None = None) -> Vault:
         """Save over version `vault.version`, with the archived window and the host if any: all or nothing.
 
-        A host keeps its last backup, its last drill and when retention looked at it, whatever `host` says of them.
+        A host keeps its last backup, its last drill, when retention looked at it and its copies, whatever `host` says.
 
         Returns the vault with its new version. Raises Conflict with the winning record.
         """
@@ -96,6 +97,10 @@ class Store(Protocol):
 
     def put_drill(self, host: str, drill: Drill) -> None:
         """Record what came of a host's last drill. Nothing for a host that is not there."""
+        ...
+
+    def put_copies(self, host: Host, copies: tuple[Copy, ...]) -> bool:
+        """Record a host's copies over the version that `host` was read with. False: somebody else did so since."""
         ...
 
     def move_last_backup(self, host: str, last: LastBackup) -> bool:
@@ -201,6 +206,39 @@ class Cloud(Protocol):
 
     def locked_snapshots(self) -> frozenset[str]:
         """Those that EBS's own lock keeps from being deleted, of the whole account."""
+        ...
+
+
+@dataclass(frozen=True, kw_only=True)
+class CopyShot:
+    """A copy of a restore point as EC2 describes it in its own region. `detail`: why it failed."""
+
+    copy_id: str
+    host: str
+    point_id: str
+    taken_at: datetime
+    state: PointState
+    detail: str = ""
+
+
+class Copier(Protocol):
+    """Copies of restore points in another region. Every method may raise CloudRefused."""
+
+    region: str
+
+    def copies(self) -> list[CopyShot]:
+        """All of the stack, found by their tags."""
+        ...
+
+    def copy(self, point: RestorePoint) -> str:
+        """Begin to copy a completed snapshot; gives the copy's id. To be called once: it knows no client token."""
+        ...
+
+    def delete(self, copy_id: str, host: str) -> None:
+        """Delete a copy whose tags say this stack and this host; CloudRefused if they say anything else.
+
+        One that is gone already is fine.
+        """
         ...
 
 

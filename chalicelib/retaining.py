@@ -86,6 +86,7 @@ def needed_by(vault: Vault | None, host: Host) -> dict[str, Why]:
     needed: dict[str, Why] = {}
     if host.last_backup:
         needed[host.last_backup.snapshot_id] = Why.NEWEST
+    needed |= {copy.point_id: Why.COPYING for copy in host.copies if not copy.complete}
     if vault is None:
         return needed
     needed |= dict.fromkeys(points.in_use([vault]), Why.RESTORING)

@@ -32,6 +32,7 @@ class Why(StrEnum):
     UNFIT = "unfit"  # failed its drill, and none that is newer passed one; going: one did
     LOCKED = "locked"  # by an operator, or by EBS
     RESTORING = "restoring"
+    COPYING = "copying"  # to another region
     HELD = "held"  # everything up to then is kept, until an operator says otherwise
     PENDING = "pending"  # its snapshot is not completed
     UNFINISHED = "unfinished"  # the newest push was not complete; nothing complete came after it

@@ -22,7 +22,8 @@ class Settings:
     parameter that holds the API's URL. `url` is that URL where the stack can say it (`operate`), else empty: the
     functions behind the API can't be told it by a template that makes them first. `instance_type` and `root_gib` are
     what the launch template says, where a bill is drawn (`timeline_widget`). `program` is the file that new vaults
-    fetch.
+    fetch. `copy_region`: where restore points are copied to (empty: nowhere), with `copy_kms_key`, an ARN of that
+    region (empty: the account's EBS default key there).
     """
 
     stack: str
@@ -37,6 +38,8 @@ class Settings:
     instance_type: str = ""
     root_gib: int = 8
     program: str = str(PROGRAM)
+    copy_region: str = ""
+    copy_kms_key: str = ""
 
     @classmethod
     def from_environment(cls, environment: Mapping[str, str]) -> "Settings":
@@ -59,6 +62,8 @@ class Settings:
             url=environment.get("NIGHTVAULT_URL", ""),
             instance_type=environment.get("NIGHTVAULT_INSTANCE_TYPE", ""),
             program=environment.get("NIGHTVAULT_PROGRAM", str(PROGRAM)),
+            copy_region=environment.get("NIGHTVAULT_COPY_REGION", ""),
+            copy_kms_key=environment.get("NIGHTVAULT_COPY_KMS_KEY", ""),
             root_gib=int(environment.get("NIGHTVAULT_ROOT_GIB", "8")),
             policy=_policy(environment),
         )

@@ -3,7 +3,7 @@
 | pk | sk | holds |
 |---|---|---|
 | VAULT | vault id | the vault, `version` |
-| HOST | name | the host; `last_backup`, `last_backup_at`, `retention_look` and `drill` beside it |
+| HOST | name | the host; `last_backup`, `last_backup_at`, `retention_look`, `drill`, `copies` (versioned) beside it |
 | CODE | SHA-256 | an enrolment code; `used` |
 | WINDOW#vault id | window id | an archived window, kept 400 days |
 | POINT#host | instant, snapshot id | a restore point; `marks` and `marks_version` beside it |
@@ -26,7 +26,7 @@ import msgspec
 from msgspec.structs import replace
 
 from chalicelib.errors import CodeRefused
-from chalicelib.model import Code, Drill, Host, LastBackup, Marks, RestorePoint, RetentionLook, Vault, Window
+from chalicelib.model import Code, Copy, Drill, Host, LastBackup, Marks, RestorePoint, RetentionLook, Vault, Window
 from chalicelib.ports import Conflict
 
 if TYPE_CHECKING:
@@ -69,6 +69,9 @@ def _host(item: Item) -> Host:
         host = replace(host, retention_look=msgspec.json.decode(item["retention_look"]["S"], type=RetentionLook))
     if "drill" in item:
         host = replace(host, drill=msgspec.json.decode(item["drill"]["S"], type=Drill))
+    if "copies" in item:
+        copies = msgspec.json.decode(item["copies"]["S"], type=tuple[Copy, ...])
+        host = replace(host, copies=copies, copies_version=int(item["copies_version"]["N"]))
     return host
 
 
@@ -215,6 +218,22 @@ class DynamoStore:
                 **change,
             )
 
+    def put_copies(self, host: Host, copies: tuple[Copy, ...]) -> bool:
+        read = host.copies_version
+        unchanged = "copies_version = :read" if read else "attribute_not_exists(copies_version)"
+        values: Item = {":copies": _doc(copies), ":next": {"N": str(read + 1)}}
+        try:
+            self._client.update_item(
+                TableName=self._table,
+                Key=_key("HOST", host.name),
+                UpdateExpression="SET copies = :copies, copies_version = :next",
+                ConditionExpression=f"attribute_exists(pk) AND {unchanged}",
+                ExpressionAttributeValues={**values, ":read": {"N": str(read)}} if read else values,
+            )
+        except self._client.exceptions.ConditionalCheckFailedException:
+            return False
+        return True
+
     def move_last_backup(self, host: str, last: LastBackup) -> bool:
         at = last.started_at.astimezone(UTC).isoformat(timespec="microseconds")
         try:
@@ -278,8 +297,8 @@ class DynamoStore:
         return {"TableName": self._table, "Item": item}
 
     def _host_update(self, host: Host) -> Item:
-        alone = replace(host, last_backup=None, retention_look=None, drill=None)
-        # Not a put: a host that is enrolled again keeps its last backup, and what retention and drills know of it.
+        alone = replace(host, last_backup=None, retention_look=None, drill=None, copies=(), copies_version=0)
+        # Not a put: a host that is enrolled again keeps last backup and copies, and what retention and drills know.
         return {
             "TableName": self._table,
             "Key": _key("HOST", host.name),

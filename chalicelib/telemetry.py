@@ -11,9 +11,13 @@ from aws_lambda_powertools.metrics import EphemeralMetrics
 from chalicelib import metrics
 from chalicelib.commands import (
     BudgetSpent,
+    CopyDeleted,
+    CopyLost,
+    CopyRefused,
     DrillEnded,
     Fact,
     HostKeyUnexpected,
+    PointCopied,
     PointCounted,
     PointDeleted,
     PointDropped,
@@ -99,6 +103,8 @@ class PowertoolsTelemetry:
                     self._measure(metrics.POINTS_GIVEN_UP, 1, host=point.host)
             case PointDropped() | PointSpared() | PointDeleted() | PointNotDeleted():
                 self._retention(fact)
+            case PointCopied() | CopyRefused() | CopyLost() | CopyDeleted():
+                self._copy(fact)
             case BudgetSpent(vault_id=vault_id, kind=kind):
                 self.event("budget_spent", vault_id=vault_id, kind=kind)
                 self._measure(metrics.BUDGETS_SPENT, 1)
@@ -176,6 +182,21 @@ class PowertoolsTelemetry:
             case PointNotDeleted(aws_code=aws_code):
                 self.event("point_not_deleted", **about, aws_code=aws_code, error=marks.refused)
                 self._measure(metrics.DELETIONS_REFUSED, 1, host=fact.point.host)
+            case _:
+                assert_never(fact)
+
+    def _copy(self, fact: PointCopied | CopyRefused | CopyLost | CopyDeleted) -> None:
+        copy = fact.copy
+        about = {"host": fact.host, "region": copy.region, "copy_id": copy.copy_id, "snapshot_id": copy.point_id}
+        match fact:
+            case PointCopied():
+                self.event("point_copied", **about, taken_at=copy.taken_at)
+            case CopyRefused(deleting=deleting):
+                self.fault("copy_refused", **about, deleting=deleting, error=copy.refused)
+            case CopyLost():
+                self.fault("copy_lost", **about)
+            case CopyDeleted():
+                self.event("copy_deleted", **about)
             case _:
                 assert_never(fact)
 

@@ -10,7 +10,7 @@ from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from chalicelib.ports import Clock, Cloud, Notifier, Pinger, Store, Telemetry
+from chalicelib.ports import Clock, Cloud, Copier, Notifier, Pinger, Store, Telemetry
 from chalicelib.settings import Settings
 from chalicelib.store import DynamoStore
 
@@ -87,6 +87,23 @@ class Wiring:
         )
 
     @cached_property
+    def copier(self) -> Copier | None:
+        """None: the stack copies nowhere."""
+        region = self.settings.copy_region
+        # In its own region the copies' tags would make them restore points; `make deploy` refuses that too.
+        if not region or region == self.session.region_name:
+            return None
+        from chalicelib.copier import Ec2Copier
+
+        return Ec2Copier(
+            lambda: self.session.client("ec2", region_name=region, config=self.config),
+            stack=self.settings.stack,
+            home=str(self.session.region_name),
+            region=region,
+            kms_key=self.settings.copy_kms_key,
+        )
+
+    @cached_property
     def control_url(self) -> str:
         """Where the vault finds the control plane. Raises CloudRefused."""
         if self.settings.url:
@@ -126,6 +143,7 @@ class Wiring:
             policy=self.settings.policy,
             pause=time.sleep,
             pinger=_LazyPinger(self),
+            copier=self.copier,
         )
 
     @cached_property

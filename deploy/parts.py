@@ -16,6 +16,7 @@ from pathlib import Path
 from typing import Any
 
 from deploy.alarms import alarms
+from deploy.copies import copies
 from deploy.dashboard import dashboard
 from deploy.policies import FUNCTIONS
 
@@ -38,6 +39,9 @@ _EVERY_FUNCTION: Json = {
     "NIGHTVAULT_KEEP_DAILY": {"Ref": "KeepDaily"},
     "NIGHTVAULT_KEEP_WEEKLY": {"Ref": "KeepWeekly"},
     "NIGHTVAULT_KEEP_MONTHLY": {"Ref": "KeepMonthly"},
+    "NIGHTVAULT_COPY_REGION": {"Ref": "CopyRegion"},
+    "NIGHTVAULT_COPY_KMS_KEY": {"Ref": "CopyKmsKey"},
+    "NIGHTVAULT_COPIES_KEPT": {"Ref": "CopiesKept"},
 }
 _SOME_FUNCTIONS: dict[str, Json] = {
     "timeline_widget": {
@@ -107,7 +111,7 @@ def vault() -> Json:
     return {"Resources": {"VaultTemplate": {"Properties": {"LaunchTemplateData": {"UserData": data}}}}}
 
 
-PARTS: tuple[Callable[[], Json], ...] = (functions, vault, alarms, dashboard)
+PARTS: tuple[Callable[[], Json], ...] = (functions, vault, alarms, dashboard, copies)
 
 
 def merged() -> Json:

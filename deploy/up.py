@@ -63,6 +63,7 @@ def _parameters(aws: Aws, made: Package, wish: Wish, stack: Stack, screen: Scree
         if name not in known:
             raise Stopped(f"there is no setting {name!r}", f"there are: {', '.join(sorted(known))}")
     before = stack.parameters()
+    _copies(aws.region, {**before, **wish.settings})
     chosen: dict[str, str | None] = {}
     for name, parameter in known.items():
         if name in wish.settings:
@@ -79,6 +80,14 @@ def _parameters(aws: Aws, made: Package, wish: Wish, stack: Stack, screen: Scree
     if not gateway_may_log(aws) and "GatewayLogRole" not in wish.settings:
         chosen["GatewayLogRole"] = "make"
     return chosen
+
+
+def _copies(home: str, settings: Mapping[str, str]) -> None:
+    region, key = settings.get("CopyRegion", ""), settings.get("CopyKmsKey", "")
+    if region == home:
+        raise Stopped(f"CopyRegion: {region} is where the restore points are", "copies go to another region")
+    if key and f":kms:{region}:" not in key:
+        raise Stopped(f"CopyKmsKey: {key} is not of CopyRegion ({region or 'which is empty'})", "make a key there")
 
 
 def _place(aws: Aws, wish: Wish, before: Mapping[str, str], kind: str) -> Place | None:

@@ -9,7 +9,16 @@ from msgspec import Struct
 from chalicelib import errors
 from chalicelib.model import Host, Vault, Window
 from chalicelib.operators.action import Action
-from chalicelib.operators.views import HostView, PointView, RunView, host_view, point_view, run_view
+from chalicelib.operators.views import (
+    CopyView,
+    HostView,
+    PointView,
+    RunView,
+    copy_view,
+    host_view,
+    point_view,
+    run_view,
+)
 from chalicelib.wiring import Wiring
 
 # How far back the growth of a volume is looked at.
@@ -85,7 +94,10 @@ class Invite(Action, tag="invite"):
 
 
 class RestorePointsAnswer(Struct, frozen=True, kw_only=True):
+    """`copies`: in another region, newest first; those that are not made yet too."""
+
     restore_points: list[PointView]
+    copies: list[CopyView] = []
 
 
 class RestorePoints(Action, tag="restore_points"):
@@ -96,7 +108,10 @@ class RestorePoints(Action, tag="restore_points"):
     def answer(self, wired: Wiring) -> RestorePointsAnswer:
         """Raises UnknownHost."""
         host = known_host(wired, self.host)
-        return RestorePointsAnswer(restore_points=[point_view(p) for p in wired.store.points(host.name)[::-1]])
+        return RestorePointsAnswer(
+            restore_points=[point_view(p) for p in wired.store.points(host.name)[::-1]],
+            copies=[copy_view(copy) for copy in sorted(host.copies, key=lambda copy: copy.taken_at, reverse=True)],
+        )
 
 
 def known_host(wired: Wiring, name: str) -> Host:

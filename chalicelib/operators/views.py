@@ -10,6 +10,7 @@ from msgspec import Struct
 
 from chalicelib import budget
 from chalicelib.model import (
+    Copy,
     Host,
     Kind,
     LastBackup,
@@ -68,6 +69,20 @@ class PointView(Struct, frozen=True, kw_only=True):
     dropped_at: datetime | None = None
     dropped_for: str = ""
     deleted_at: datetime | None = None
+
+
+class CopyView(Struct, frozen=True, kw_only=True):
+    """COPY. `copy_id` null: not made yet. `refused`: what AWS said last when it would not make or delete it."""
+
+    snapshot_id: str
+    region: str
+    copy_id: str | None
+    taken_at: datetime
+    asked_at: datetime
+    state: PointState
+    completed_at: datetime | None
+    fit: bool | None
+    refused: str
 
 
 class WindowView(Struct, frozen=True, kw_only=True):
@@ -162,6 +177,20 @@ def point_view(point: RestorePoint) -> PointView:
         dropped_at=point.marks.dropped_at,
         dropped_for=point.marks.dropped_for,
         deleted_at=point.marks.deleted_at,
+    )
+
+
+def copy_view(copy: Copy) -> CopyView:
+    return CopyView(
+        snapshot_id=copy.point_id,
+        region=copy.region,
+        copy_id=copy.copy_id or None,
+        taken_at=copy.taken_at,
+        asked_at=copy.asked_at,
+        state=copy.state,
+        completed_at=copy.completed_at,
+        fit=copy.fit,
+        refused=copy.refused,
     )
 
 

@@ -1,4 +1,4 @@
-"""CreateSnapshot knows no client token, so it is asked again only when EC2 said that it did nothing.
+"""CreateSnapshot and CopySnapshot know no client token: they are asked again only when EC2 said that it did nothing.
 
 Over real HTTP, with botocore's own retries.
 """
@@ -13,6 +13,7 @@ import pytest
 from botocore.config import Config
 
 from chalicelib.cloud import Ec2Cloud
+from chalicelib.copier import Ec2Copier
 from chalicelib.errors import CloudRefused
 from chalicelib.model import Outcome, RestorePoint
 from tests.localcloud.interposer import dead_session
@@ -67,7 +68,10 @@ class Ec2:
             endpoint_url=f"http://127.0.0.1:{self._server.server_address[1]}",
             config=Config(read_timeout=0.5, retries={"mode": "standard", "total_max_attempts": 3}),
         )
-        self.cloud = Ec2Cloud(client, stack="s", launch_template="lt", subnet="sub", kms_key="", control_url=str)
+        cloud = Ec2Cloud(client, stack="s", launch_template="lt", subnet="sub", kms_key="", control_url=str)
+        self.stop = cloud.stop
+        copier = Ec2Copier(lambda: client, stack="s", home="eu-central-1", region="eu-west-1", kms_key="")
+        self.make = {"CreateSnapshot": cloud.snapshot, "CopySnapshot": copier.copy}
 
     def close(self) -> None:
         self._over.set()
@@ -83,6 +87,9 @@ def ec2(request: pytest.FixtureRequest) -> Iterator[Ec2]:
     server.close()
 
 
+calls = pytest.mark.parametrize("call", ["CreateSnapshot", "CopySnapshot"])
+
+
 @pytest.mark.parametrize(
     ("ec2", "code"),
     [
@@ -94,20 +101,22 @@ def ec2(request: pytest.FixtureRequest) -> Iterator[Ec2]:
     ],
     indirect=["ec2"],
 )
-def test_what_may_have_been_done_is_not_asked_again(ec2: Ec2, code: str) -> None:
+@calls
+def test_what_may_have_been_done_is_not_asked_again(ec2: Ec2, code: str, call: str) -> None:
     with pytest.raises(CloudRefused) as refused:
-        ec2.cloud.snapshot(POINT)
+        ec2.make[call](POINT)
     assert refused.value.aws_code == code
-    assert ec2.calls == ["CreateSnapshot"]
+    assert ec2.calls == [call]
 
 
 @pytest.mark.parametrize("ec2", ["503 RequestLimitExceeded", "400 Throttling"], indirect=True)
-def test_a_throttled_snapshot_is_asked_for_again(ec2: Ec2) -> None:
-    assert ec2.cloud.snapshot(POINT) == "snap-1"
-    assert ec2.calls == ["CreateSnapshot"] * 2
+@calls
+def test_a_throttled_snapshot_is_asked_for_again(ec2: Ec2, call: str) -> None:
+    assert ec2.make[call](POINT) == "snap-1"
+    assert ec2.calls == [call] * 2
 
 
 @pytest.mark.parametrize("ec2", ["lost", "late", "500 InternalError"], indirect=True)
 def test_what_may_be_repeated_is(ec2: Ec2) -> None:
-    ec2.cloud.stop("i-1", force=False)
+    ec2.stop("i-1", force=False)
     assert ec2.calls == ["StopInstances"] * 2

@@ -21,12 +21,14 @@ from chalicelib import model
 from chalicelib.errors import CodeRefused
 from chalicelib.model import (
     Code,
+    Copy,
     Host,
     Kind,
     LastBackup,
     Marks,
     Outcome,
     Phase,
+    PointState,
     RestorePoint,
     RetentionLook,
     Slot,
@@ -421,6 +423,23 @@ def test_when_a_host_was_retained_is_kept_beside_its_record(store: Store) -> Non
 
 def _item(client: "DynamoDBClient", pk: str, sk: str) -> dict[str, Any]:
     return client.get_item(TableName="table", Key={"pk": {"S": pk}, "sk": {"S": sk}})["Item"]
+
+
+def test_copies_are_written_over_the_version_that_was_read_and_kept_beside_the_record(store: Store) -> None:
+    vault = store.save(Vault(vault_id="vault-1"), host=host())
+    one = Copy(point_id="snap-1", taken_at=NOW, region="eu-west-1", asked_at=NOW)
+    two = replace(one, copy_id="snap-c", state=PointState.COMPLETED, completed_at=NOW, used_bytes=7, fit=True)
+    read = store.host("C")
+    assert read
+    assert store.put_copies(read, (one,))
+    assert not store.put_copies(read, (two,)), "somebody else has written since"
+    again = store.host("C")
+    assert again == replace(read, copies=(one,), copies_version=1)
+    assert store.put_copies(again, (two, one))
+    store.save(vault, host=replace(read, every_seconds=1))
+    assert store.host("C") == replace(read, every_seconds=1, copies=(two, one), copies_version=2)
+    assert not store.put_copies(replace(read, name="nobody"), ())
+    assert store.host("nobody") is None
 
 
 def test_windows_expire_after_400_days_and_codes_when_they_do(dynamodb: "DynamoDBClient", dynamo: DynamoStore) -> None:

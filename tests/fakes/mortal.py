@@ -4,9 +4,22 @@ from datetime import datetime
 
 from chalicelib.control import Control
 from chalicelib.enrolment import Enrolment
-from chalicelib.model import Code, Drill, Host, LastBackup, Marks, Policy, RestorePoint, RetentionLook, Vault, Window
+from chalicelib.model import (
+    Code,
+    Copy,
+    Drill,
+    Host,
+    LastBackup,
+    Marks,
+    Policy,
+    RestorePoint,
+    RetentionLook,
+    Vault,
+    Window,
+)
 from tests.fakes.clock import FakeClock
 from tests.fakes.cloud import FakeCloud, Killed
+from tests.fakes.copier import FakeCopier
 from tests.fakes.store import MemoryStore
 from tests.fakes.world import NO_DRILLS, World
 
@@ -65,6 +78,11 @@ class MortalStore(MemoryStore):
         super().put_drill(host, drill)
         self._fate.effect()
 
+    def put_copies(self, host: Host, copies: tuple[Copy, ...]) -> bool:
+        put = super().put_copies(host, copies)
+        self._fate.effect()
+        return put
+
     def move_last_backup(self, host: str, last: LastBackup) -> bool:
         moved = super().move_last_backup(host, last)
         self._fate.effect()
@@ -89,10 +107,11 @@ class MortalCloud(FakeCloud):
 class MortalWorld(World):
     """World whose Lambdas may die; `fate` says when."""
 
-    def __init__(self, policy: Policy | None = None) -> None:
+    def __init__(self, policy: Policy | None = None, *, copies: bool = False) -> None:
         super().__init__(policy)
         self.fate = Fate()
         self.cloud = MortalCloud(self.clock, self.fate)
+        self.copier = FakeCopier(self.cloud, done=self.fate.effect)
         self.store = MortalStore(self.fate)
         self.control = Control(
             store=self.store,
@@ -103,5 +122,6 @@ class MortalWorld(World):
             policy=policy or NO_DRILLS,
             pause=lambda _: None,
             pinger=self.told,
+            copier=self.copier if copies else None,
         )
         self.enrolment = Enrolment(self.control)

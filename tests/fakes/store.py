@@ -7,7 +7,7 @@ from threading import Lock
 from msgspec.structs import replace
 
 from chalicelib.errors import CodeRefused
-from chalicelib.model import Code, Drill, Host, LastBackup, Marks, RestorePoint, RetentionLook, Vault, Window
+from chalicelib.model import Code, Copy, Drill, Host, LastBackup, Marks, RestorePoint, RetentionLook, Vault, Window
 from chalicelib.ports import Conflict
 
 
@@ -36,8 +36,15 @@ class MemoryStore:
 
     def _put_host(self, host: Host) -> None:
         known = self._hosts.get(host.name)
-        last, look, drill = (known.last_backup, known.retention_look, known.drill) if known else (None, None, None)
-        self._hosts[host.name] = replace(host, last_backup=last, retention_look=look, drill=drill)
+        known = known or replace(host, last_backup=None, retention_look=None, drill=None, copies=(), copies_version=0)
+        self._hosts[host.name] = replace(
+            host,
+            last_backup=known.last_backup,
+            retention_look=known.retention_look,
+            drill=known.drill,
+            copies=known.copies,
+            copies_version=known.copies_version,
+        )
 
     def _save(self, vault: Vault, archive: Window | None) -> Vault:
         current = self._vaults.get(vault.vault_id)
@@ -106,6 +113,14 @@ class MemoryStore:
         with self._lock:
             if host in self._hosts:
                 self._hosts[host] = replace(self._hosts[host], drill=drill)
+
+    def put_copies(self, host: Host, copies: tuple[Copy, ...]) -> bool:
+        with self._lock:
+            known = self._hosts.get(host.name)
+            if known is None or known.copies_version != host.copies_version:
+                return False
+            self._hosts[host.name] = replace(known, copies=copies, copies_version=known.copies_version + 1)
+            return True
 
     def move_last_backup(self, host: str, last: LastBackup) -> bool:
         with self._lock:

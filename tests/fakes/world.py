@@ -14,6 +14,7 @@ from chalicelib.settings import Settings
 from chalicelib.wiring import Wiring
 from tests.fakes.clock import FakeClock
 from tests.fakes.cloud import FakeCloud
+from tests.fakes.copier import FakeCopier
 from tests.fakes.store import MemoryStore
 from tests.fakes.told import Told
 
@@ -34,10 +35,11 @@ SETTINGS = Settings(
 class World:
     """Hosts that act, a machine that reports, time that passes."""
 
-    def __init__(self, policy: Policy | None = None) -> None:
+    def __init__(self, policy: Policy | None = None, *, copies: bool = False) -> None:
         self.clock = FakeClock()
         self.cloud = FakeCloud(self.clock)
         self.store = MemoryStore()
+        self.copier = FakeCopier(self.cloud)
         self.told = Told()
         self.control = Control(
             store=self.store,
@@ -48,6 +50,7 @@ class World:
             policy=policy or NO_DRILLS,
             pause=lambda _: None,
             pinger=self.told,
+            copier=self.copier if copies else None,
         )
         self.enrolment = Enrolment(self.control)
         self.commits: dict[str, str] = {}

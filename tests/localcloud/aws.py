@@ -20,6 +20,7 @@ from .faults import Faults
 from .hypervisor import Hypervisor
 from .interposer import REGION, Interposer, plain_client
 from .paths import REPOSITORY
+from .regions import OtherRegion
 from .states import Delays, SlowEc2
 from .timeline import Timeline
 
@@ -56,8 +57,23 @@ class LocalAws:
             hypervisor=hypervisor,
             delays=delays,
         )
-        self.interposer = Interposer(self.ledger, faults, self.ec2)
+        self._regions: dict[str, OtherRegion] = {}
+        self.other_region = functools.partial(
+            self._other_region, clock=clock, faults=faults, hypervisor=hypervisor, seconds=delays.copy
+        )
+        self.interposer = Interposer(
+            self.ledger, faults, lambda name: self.ec2 if name == REGION else self.other_region(name)
+        )
         self.session = self.interposer.session
+
+    def _other_region(self, name: str, **parts: Any) -> OtherRegion:
+        if name not in self._regions:
+            backend = get_backend("ec2")[ACCOUNT][name]
+            backend.snapshots.clear()  # images' own, which moto makes
+            self._regions[name] = OtherRegion(
+                name, home=self.ec2.backend, backend=backend, timeline=self.timeline, **parts
+            )
+        return self._regions[name]
 
     def make_stack(self, name: str, *, table: dict[str, Any] | None = None) -> Stack:
         """What the template would make: the table, the launch template, a subnet and the topic."""

@@ -20,7 +20,7 @@ from .front import Front, lambda_context
 from .gateway import Connection
 from .hosts import FakeHost
 from .hypervisor import Hypervisor
-from .interposer import plain_client
+from .interposer import REGION, plain_client
 from .machines import Machines
 from .patience import wait_until
 from .states import Delays
@@ -32,7 +32,8 @@ class LocalCloud:
     `directory` holds disks and logs, and may hold those of a run that was killed: they are cleared first.
     `policy` are fields of chalicelib.model.Policy. `machines=False`: agents are faked (`cloud.vaults`), no
     sshd, no disks. `rooted` None: real filesystems and namespaces where this user may make them.
-    `sweep_every` None: only `sweep()` sweeps. `vault` "vm": machines are booted by qemu, see vm/.
+    `sweep_every` None: only `sweep()` sweeps. `vault` "vm": machines are booted by qemu, see vm/. `copy_region`:
+    where restore points are copied to.
     """
 
     def __init__(
@@ -46,6 +47,7 @@ class LocalCloud:
         sweep_every: float | None = 1.0,
         stack: str = "nightvault",
         vault: Literal["process", "vm"] = "process",
+        copy_region: str = "",
     ) -> None:
         self.directory = directory
         self.clock = OffsetClock()
@@ -58,6 +60,7 @@ class LocalCloud:
         self._delays = delays or Delays()
         self._sweep_every = sweep_every
         self._stack_name = stack
+        self.copy_region = copy_region
         self.poll_seconds = 0.05  # of `wait_until`: looking is a request, in the same process as the application
         self._exit = ExitStack()
         self._app: Any = None  # the module app.py: its handlers are its functions
@@ -145,7 +148,14 @@ class LocalCloud:
     def snapshots(self) -> list[dict[str, Any]]:
         """As DescribeSnapshots gives them, with `tags` as a mapping."""
         with self.aws.ec2.lock:
-            found = plain_client("ec2").describe_snapshots(OwnerIds=["self"])["Snapshots"]
+            return self._snapshots(REGION)
+
+    def copies(self) -> list[dict[str, Any]]:
+        """The same, of the region that restore points are copied to."""
+        return self._snapshots(self.copy_region)
+
+    def _snapshots(self, region: str) -> list[dict[str, Any]]:
+        found = plain_client("ec2", region).describe_snapshots(OwnerIds=["self"])["Snapshots"]
         return [{**each, "tags": {tag["Key"]: tag["Value"] for tag in each.get("Tags", ())}} for each in found]
 
     def pull_plug(self, instance_id: str | None = None, *, then: str = "stopped") -> None:
@@ -170,6 +180,12 @@ class LocalCloud:
     def open_snapshot(self, snapshot_id: str) -> Iterator[Path]:
         """The frozen filesystem of a snapshot, as a folder to read."""
         with self._real_machines.disks.open_snapshot(snapshot_id) as folder:
+            yield folder
+
+    @contextmanager
+    def open_copy(self, copy_id: str) -> Iterator[Path]:
+        """The same of a copy, from the other region's own disks."""
+        with self._real_machines.disks.region(self.copy_region).open_snapshot(copy_id) as folder:
             yield folder
 
     def damage_snapshot(self, snapshot_id: str) -> Path:
@@ -208,6 +224,7 @@ class LocalCloud:
             "NIGHTVAULT_LAUNCH_TEMPLATE": self.stack.launch_template,
             "NIGHTVAULT_SUBNET": self.stack.subnet,
             "NIGHTVAULT_TOPIC_ARN": self.stack.topic_arn,
+            "NIGHTVAULT_COPY_REGION": self.copy_region,
             "NIGHTVAULT_URL_PARAMETER": f"/{self._stack_name}/url",
             **{f"NIGHTVAULT_{name.upper()}": str(value) for name, value in self._policy.items()},
         }

@@ -16,6 +16,7 @@ from abc import ABC, abstractmethod
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
+from typing import Self
 
 _GIB = 1024**3
 _BLOCK = 4096
@@ -27,6 +28,7 @@ class Disks(ABC):
 
     def __init__(self, directory: Path) -> None:
         self._directory = directory
+        self._regions: dict[str, Self] = {}
         for name in ("volumes", "snapshots", "devices"):
             (directory / name).mkdir(parents=True, exist_ok=True)
 
@@ -51,6 +53,15 @@ class Disks(ABC):
 
     def delete_snapshot(self, snapshot_id: str) -> None:
         _remove(self._snapshot(snapshot_id))
+
+    def region(self, name: str) -> Self:
+        """The disks of another region, apart from these."""
+        if name not in self._regions:
+            self._regions[name] = type(self)(self._directory / "regions" / name)
+        return self._regions[name]
+
+    def copy_snapshot(self, snapshot_id: str, copy_id: str, region: str) -> None:
+        self._copy(self._snapshot(snapshot_id), self.region(region)._snapshot(copy_id))
 
     def attach(self, instance_id: str, volume_id: str) -> None:
         link = self.devices(instance_id) / volume_id

@@ -88,6 +88,10 @@ class Faults:
         """The snapshot ends in `error`, its event says `failed`."""
         self._add("snapshot", times, skip, lambda seen: volume_id in (None, seen), "error")
 
+    def fail_copy(self, why: str, *, times: int = 1) -> None:
+        """A copy to another region ends in `error`, and EC2 says why."""
+        self._add("copy", times, 0, lambda _: True, why)
+
     def clear(self) -> None:
         with self._lock:
             self._orders.clear()

@@ -47,5 +47,10 @@ class Hypervisor(Protocol):
 
     def delete_snapshot(self, snapshot_id: str) -> None: ...
 
+    def copy_snapshot(self, snapshot_id: str, copy_id: str, region: str) -> None:
+        """To the disks of another region."""
+
+    def delete_copy(self, copy_id: str, region: str) -> None: ...
+
     def close(self) -> None:
         """Everything that was started is gone."""

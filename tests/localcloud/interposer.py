@@ -60,10 +60,10 @@ def _shared_loader() -> Any:
 
 
 @functools.cache
-def plain_client(service: str) -> Any:
+def plain_client(service: str, region: str = REGION) -> Any:
     """A client straight to moto; one for the process, of use only while an account is up."""
     session: Any = dead_session()
-    return session.client(service)
+    return session.client(service, region_name=region)
 
 
 class _Session(boto3.session.Session):
@@ -77,9 +77,9 @@ class _Session(boto3.session.Session):
 
 
 class Interposer:
-    """Makes `session`; hand it to the app."""
+    """Makes `session`; hand it to the app. `ec2` gives the handler of a region."""
 
-    def __init__(self, ledger: Ledger, faults: Faults, ec2: Ec2Handler) -> None:
+    def __init__(self, ledger: Ledger, faults: Faults, ec2: Callable[[str], Ec2Handler]) -> None:
         self.session = dead_session()
         self._ledger = ledger
         self._faults = faults
@@ -94,9 +94,12 @@ class Interposer:
         context[_PARAMETERS] = params
 
     def _before_call(self, model: OperationModel, context: dict[str, Any], **_: Any) -> tuple[_Http, Answer]:
-        return self.ask(model.service_model.service_name, model.name, context[_PARAMETERS])
+        region = context["client_region"]
+        return self.ask(model.service_model.service_name, model.name, context[_PARAMETERS], region)
 
-    def ask(self, service: str, operation: str, parameters: dict[str, Any]) -> tuple[_Http, Answer]:
+    def ask(
+        self, service: str, operation: str, parameters: dict[str, Any], region: str = REGION
+    ) -> tuple[_Http, Answer]:
         """One call, as the application made it; ConnectionClosedError if its answer gets lost."""
         occasion = (operation, parameters)
         ended = "ok"
@@ -106,10 +109,10 @@ class Interposer:
             if code := self._faults.strike("call", occasion):
                 ended = THROTTLED[service] if code == "throttled" else code
                 return _error(ended, "a fault that the test asked for")
-            answer = self._forward(service, operation, parameters)
+            answer = self._forward(service, operation, parameters, region)
             if self._faults.strike("response", occasion):
                 ended = "lost"
-                raise ConnectionClosedError(endpoint_url=f"https://{service}.{REGION}.amazonaws.com")
+                raise ConnectionClosedError(endpoint_url=f"https://{service}.{region}.amazonaws.com")
         except Refused as refused:
             ended = refused.code
             return _error(refused.code, refused.message)
@@ -121,8 +124,8 @@ class Interposer:
             self._ledger.record(Call(service, operation, gist(parameters), ended))
         return _Http(200), answer
 
-    def _forward(self, service: str, operation: str, parameters: dict[str, Any]) -> Answer:
-        client = plain_client(service)
+    def _forward(self, service: str, operation: str, parameters: dict[str, Any], region: str) -> Answer:
+        client = plain_client(service, region)
         method = next(name for name, wire in client.meta.method_to_api_mapping.items() if wire == operation)
 
         def forward() -> Answer:
@@ -130,7 +133,7 @@ class Interposer:
                 answer: Answer = getattr(client, method)(**parameters)
             return answer
 
-        return self._ec2(operation, parameters, forward) if service == "ec2" else forward()
+        return self._ec2(region)(operation, parameters, forward) if service == "ec2" else forward()
 
 
 def _error(code: str, message: str) -> tuple[_Http, Answer]:

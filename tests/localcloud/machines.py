@@ -97,6 +97,12 @@ class Machines:
     def delete_snapshot(self, snapshot_id: str) -> None:
         self.disks.delete_snapshot(snapshot_id)
 
+    def copy_snapshot(self, snapshot_id: str, copy_id: str, region: str) -> None:
+        self.disks.copy_snapshot(snapshot_id, copy_id, region)
+
+    def delete_copy(self, copy_id: str, region: str) -> None:
+        self.disks.region(region).delete_snapshot(copy_id)
+
     def connections(self) -> list[Connection]:
         """Every connection that came to a gate, oldest boot first."""
         with self._lock:
@@ -126,7 +132,7 @@ class Machines:
     def _clear(self) -> None:
         if may_root():
             clear_leftovers(self._directory)
-        for name in ("instances", "volumes", "snapshots", "devices"):
+        for name in ("instances", "volumes", "snapshots", "devices", "regions"):
             shutil.rmtree(self._directory / name, ignore_errors=True)
 
     def _root(self, instance_id: str) -> Path:

@@ -40,6 +40,7 @@ class Delays:
     attach: float = 0.05
     detach: float = 0.05
     snapshot: float = 0.2
+    copy: float = 0.2
     modify: float = 0.1
 
 
