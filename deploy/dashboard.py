@@ -139,6 +139,8 @@ def _faults() -> Json:
         _ours(metrics.POINTS_GIVEN_UP, label="restore points given up"),
         _ours(metrics.DELETIONS_REFUSED, label="deletions refused"),
         _ours(metrics.RESTORES_FAILED, label="failed restores"),
+        _ours(metrics.DRILLS_FAILED, label="failed drills"),
+        _ours(metrics.DRILL_OVERDUE, label="hosts with no proof"),
         _ours(metrics.BUDGETS_SPENT, label="daily budgets spent"),
         _ours(metrics.UNEXPECTED_HOST_KEYS, label="unexpected host keys"),
     ]

@@ -7,7 +7,7 @@ from html import escape
 from chalicelib.timeline.picture import Picture, at_most, picture
 from chalicelib.timeline.style import Theme, css
 from chalicelib.timeline.svg import svg
-from chalicelib.timeline.words import MEANING, duration, size, stamp, summary, zone_name
+from chalicelib.timeline.words import duration, meaning, size, stamp, summary, zone_name
 
 # A Lambda answers at most 6 MB, and nobody scrolls through a thousand lanes in a widget:
 # https://docs.aws.amazon.com/lambda/latest/dg/gettingstarted-limits.html
@@ -71,7 +71,7 @@ def _table(drawn: Picture) -> str:
             stamp(local(seen.run.started_at)),
             duration((seen.run.end(drawn.now) - seen.run.started_at).total_seconds()),
             seen.run.kind,
-            MEANING[seen.mark],
+            meaning(seen),
             size(seen.run.stats.bytes_sent) if seen.run.stats and seen.run.stats.bytes_sent is not None else "",
             seen.run.reason or "",
         )

@@ -18,6 +18,11 @@ MEANING = {
 }
 
 
+def meaning(seen: Seen) -> str:
+    """What a mark says of this run."""
+    return "checked" if seen.run.kind == "drill" and seen.mark is Mark.RESTORED else MEANING[seen.mark]
+
+
 def duration(seconds: float) -> str:
     """`42 s`, `12 min`, `3.6 h`, `2.1 d`."""
     if seconds < 100:
@@ -59,7 +64,7 @@ def about_run(seen: Seen, across: Axis, now: datetime) -> str:
     begun, ended = across.local(run.started_at), across.local(run.end(now))
     until = f"{ended:%H:%M:%S}" if run.ended_at else "now"
     lines = [
-        f"{run.host}: {'restore, ' if run.kind != 'backup' else ''}{MEANING[seen.mark]}",
+        f"{run.host}: {'' if run.kind == 'backup' else f'{run.kind}, '}{meaning(seen)}",
         f"{stamp(begun)} to {until} ({duration((run.end(now) - run.started_at).total_seconds())})",
     ]
     if run.stats and run.stats.bytes_sent is not None:

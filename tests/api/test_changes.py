@@ -248,7 +248,7 @@ def test_awake_without_a_run_until_the_time_is_over(api: Api) -> None:
     vault = ask("vaults")["vaults"][0]
     assert (vault["phase"], vault["held_until"]) == ("closing", None)
     api.world.arrive()
-    assert ask("vaults")["vaults"][0]["spent_seconds"] == {"backup": 0, "restore": 1800}
+    assert ask("vaults")["vaults"][0]["spent_seconds"] == {"backup": 0, "restore": 1800, "drill": 0}
     assert ask("windows")["windows"][0]["runs"] == []
 
 
@@ -284,7 +284,7 @@ def test_a_hold_outlives_the_run_beside_it(api: Api) -> None:
     api.world.control.sweep()
     api.world.arrive()
     spent = ask("vaults")["vaults"][0]["spent_seconds"]
-    assert spent == {"backup": 0, "restore": 1200}
+    assert spent == {"backup": 0, "restore": 1200, "drill": 0}
 
 
 def test_a_hold_that_comes_while_it_closes_wakes_it_again(api: Api) -> None:

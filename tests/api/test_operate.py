@@ -126,7 +126,7 @@ def test_a_vault_with_a_window_under_way(api: Api) -> None:
     assert vault["phase"] == "open"
     assert vault["address"] == "203.0.113.9"
     assert vault["hosts"] == ["C", "H"]
-    assert vault["spent_seconds"] == {"backup": 60, "restore": 0}
+    assert vault["spent_seconds"] == {"backup": 60, "restore": 0, "drill": 0}
     assert vault["window"]["awake_seconds"] == 60
     assert vault["window"]["closes_at"] == "2026-11-23T04:36:00Z"
     (run,) = vault["window"]["runs"]

@@ -30,9 +30,9 @@ class LocalCloud:
     """A context manager; one at a time in a process, because `app` is a module.
 
     `directory` holds disks and logs, and may hold those of a run that was killed: they are cleared first.
-    `policy` are fields of chalicelib.model.Policy. `machines=False`: agents are faked (`cloud.vaults`), no
-    sshd, no disks. `rooted` None: real filesystems and namespaces where this user may make them.
-    `sweep_every` None: only `sweep()` sweeps. `vault` "vm": machines are booted by qemu, see vm/. `copy_region`:
+    `policy` are fields of chalicelib.model.Policy; unless it says so, no drills begin. `machines=False`: agents are
+    faked (`cloud.vaults`), no sshd, no disks. `rooted` None: real filesystems and namespaces where this user may make
+    them. `sweep_every` None: only `sweep()` sweeps. `vault` "vm": machines are booted by qemu, see vm/. `copy_region`:
     where restore points are copied to.
     """
 
@@ -56,7 +56,7 @@ class LocalCloud:
         self._machines = machines
         self._vault = vault
         self._rooted = rooted
-        self._policy = dict(policy or {})
+        self._policy = {"drill_seconds": 0, **(policy or {})}
         self._delays = delays or Delays()
         self._sweep_every = sweep_every
         self._stack_name = stack

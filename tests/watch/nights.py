@@ -8,11 +8,11 @@ import pytest
 from chalicelib.commands import Report
 from chalicelib.control import Control
 from chalicelib.enrolment import Enrolment
-from chalicelib.model import Mount, Outcome, PointState, Policy, RestorePoint
+from chalicelib.model import Mount, Outcome, PointState, RestorePoint
 from chalicelib.telemetry import PowertoolsTelemetry
 from deploy.alarms import alarms
 from tests.fakes.cloud import Snapshot
-from tests.fakes.world import World
+from tests.fakes.world import NO_DRILLS, World
 from tests.watch.cloudwatch import Metrics, Watch, key, resolve
 
 STACK = "nightvault-test"
@@ -33,7 +33,7 @@ class Watched:
             notifier=world.told,
             telemetry=PowertoolsTelemetry(STACK),
             clock=world.clock,
-            policy=Policy(),
+            policy=NO_DRILLS,
             pause=lambda _: None,
             pinger=world.told,
         )
