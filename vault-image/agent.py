@@ -28,6 +28,7 @@ import registry
 from agent_accounts import Accounts
 from agent_config import Config
 from agent_control import Control, ControlRefused, Metadata, NotEnrolled
+from agent_drills import Drills
 from agent_orders import BadOrders, HostOrder, Orders, RestoreOrder, parse
 from agent_sftp import Sftp
 from agent_transfers import Transfers, commit_of
@@ -76,13 +77,15 @@ class Agent:
         self._accounts = Accounts(config)
         self._volumes = Volumes(config)
         self._points = Volumes(config, points=True)
+        self._drills = Drills(config)
         self._sftp = Sftp(config)
         self._transfers = Transfers(config.run_dir, config.sftp_idle_seconds, clock)
         self._power = PowerRule(clock() + config.power_off_without_orders_seconds)
         self._orders: Orders | None = None
         self._mounts: list[Mount] = []
         self._restores: list[Mount] = []
-        self._commits: dict[str, str] = {}  # of every volume that was here since boot: also after it left
+        self._commits: dict[str, dict[str, Any]] = {}  # of every volume that was here since boot: also after it left
+        self._tell_changes = True  # unless the control plane has refused a report that did
         self._said: object = None  # what the last report that was answered said, numbers that flow left out
         self._next_report = self._not_before = clock()
         self._failures = 0
@@ -151,6 +154,10 @@ class Agent:
         self._mounts = self._bring(self._volumes, volumes, self._mounts, stray)
         self._restores = self._bring(self._points, orders.restores, self._restores, stray)
         points = [mount.host for mount in self._restores if mount.state == "mounted"]
+        try:
+            self._drills.apply(orders.restores, hosts, points)
+        except OSError as error:
+            log("drill_failed", error=said(error))
         for host in {*self._sftp.shown(), *(order.host for order in orders.hosts)}:
             try:
                 if host in [order.host for order in hosts]:
@@ -194,6 +201,8 @@ class Agent:
         log("release", host=host, root=volumes.root)
         try:
             self._sftp.hide(host)
+            if volumes is self._points:
+                self._drills.end(host)
             under_way = registry.under_way(self._config.run_dir / host)
             if not registry.end(c for c in under_way if volumes is self._volumes or c.kind in registry.READS):
                 log("transfer_does_not_end", host=host)
@@ -212,9 +221,7 @@ class Agent:
             self._identity = {"instance_id": instance_id, "boot_id": boot_id, "address": address, "host_keys": keys}
         mounted = [mount.host for mount in self._mounts if mount.state == "mounted"]
         for host in mounted:
-            run_id = commit_of(self._config.mount_root / host)
-            if run_id:
-                self._commits[host] = run_id
+            self._look_for_commit(host)
         body = {
             **self._identity,
             "state": state,
@@ -223,11 +230,22 @@ class Agent:
             "transfers": self._transfers.live(
                 [order.host for order in self._orders.hosts] if self._orders else [], self._sftp.sessions()
             ),
-            "commits": [{"host": host, "run_id": run_id} for host, run_id in sorted(self._commits.items())],
+            "commits": [
+                {"host": host} | {key: commit[key] for key in commit if key != "change" or self._tell_changes}
+                for host, commit in sorted(self._commits.items())
+            ],
         }
         if self._restores:  # only those who order restores need know the word
             body["restores"] = [dict(zip(_PLAIN, _plain(mount), strict=True)) for mount in self._restores]
+        drills = self._drills.told()
+        if drills:
+            body["drills"] = drills
         return body
+
+    def _look_for_commit(self, host: str) -> None:
+        commit = commit_of(self._config.mount_root / host)
+        if commit:
+            self._commits[host] = commit
 
     def _ready(self) -> bool:
         """sshd answers, and the first orders have been applied. Once true, true for good."""
@@ -252,6 +270,8 @@ class Agent:
                 log("stale_vault", message=str(refusal))
                 self._power.off_at, self._power.why = self._clock(), "stale"
             else:
+                if refusal.status in (400, 413):  # an older one, or one that takes no more
+                    self._tell_changes = False
                 self._back_off(refusal, refusal.retry_after_seconds)
         except (OSError, ValueError, http.client.HTTPException, NotEnrolled, BadOrders) as error:
             self._back_off(error, 0.0)
@@ -296,13 +316,12 @@ class Agent:
         """Let nobody in, end every transfer and free every place, with all that was written on disk."""
         with suppress(OSError):
             self._accounts.write_keys(())
+        self._drills.apply(())
         for host in self._points.places():
             self._release(self._points, host)
         for host in self._volumes.places():
             registry.end(registry.under_way(self._config.run_dir / host))
-            run_id = commit_of(self._config.mount_root / host)
-            if run_id:
-                self._commits[host] = run_id
+            self._look_for_commit(host)
             self._release(self._volumes, host)
         self._mounts = []
         self._restores = []
@@ -341,7 +360,8 @@ class Agent:
 
     def _sleep(self, seconds: float) -> None:
         """Wait for a poke, a disk, a signal, the end of a transfer, or `seconds`."""
-        with self._transfers.ends() as (ends, ended):
+        with self._transfers.ends() as (transfers, ended):
+            ends = [*transfers, *self._drills.ends()]
             seconds = min(seconds, _LEAST_BETWEEN_REPORTS) if ended else seconds
             for descriptor in ends:
                 self._wake.register(descriptor, selectors.EVENT_READ)
@@ -372,6 +392,7 @@ def _news(body: dict[str, Any]) -> object:
         [transfer["host"] for transfer in body["transfers"]],
         body["commits"],
         body.get("restores"),
+        [(drill["run_id"], drill["state"], drill["detail"]) for drill in body.get("drills", ())],
     )
 
 

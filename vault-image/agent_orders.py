@@ -8,12 +8,15 @@ from dataclasses import dataclass
 from typing import Any
 
 import registry
+from gate_trees import RUN_ID
 
 # Far above Debian's own accounts and people's, below `nobody`; the control plane counts from 20001.
 UIDS = range(20000, 60000)
 # Its last letter is no r: with one it is the name of the account that only reads.
 _USER = re.compile(r"[a-z](?:[a-z0-9_-]{0,29}[a-qs-z0-9_-])?")
 _VOLUME = re.compile(r"vol-[0-9a-f]{8,32}")
+_RUN_ID = re.compile(RUN_ID)
+_MOST_KEYS = 8
 _KEY = re.compile(
     r"(ssh-ed25519|ssh-rsa|ecdsa-sha2-nistp(?:256|384|521)|sk-[a-z0-9-]+@openssh\.com) ([A-Za-z0-9+/]+={0,2})"
 )
@@ -36,11 +39,22 @@ class HostOrder:
 
 
 @dataclass(frozen=True)
+class DrillOrder:
+    """A restore point is to be checked: the drill's own run, the run that the point is of, and what its manifest may
+    be signed with."""
+
+    run_id: str
+    point_run_id: str
+    public_keys: tuple[str, ...]
+
+
+@dataclass(frozen=True)
 class RestoreOrder:
     """A volume made from a restore point of a host that is ordered too: to be read, beside its own."""
 
     host: str
     volume_id: str
+    drill: DrillOrder | None = None
 
 
 @dataclass(frozen=True)
@@ -106,11 +120,13 @@ def _host(entry: Any) -> HostOrder:
     if isinstance(uid, bool) or not isinstance(uid, int) or uid not in UIDS:
         raise BadOrders(f"{host}: uid is not in {UIDS.start}..{UIDS.stop - 1}")
     volume_id = _text(entry, "volume_id", _VOLUME) if entry.get("volume_id") != "" else ""
-    return HostOrder(host, volume_id, uid, _text(entry, "user", _USER), _key(host, entry))
+    return HostOrder(host, volume_id, uid, _text(entry, "user", _USER), _key(host, entry.get("public_key")))
 
 
 def _restore(entry: Any, hosts: list[HostOrder], others: list[RestoreOrder]) -> RestoreOrder:
-    order = RestoreOrder(_text(entry, "host", registry.HOST), _text(entry, "volume_id", _VOLUME))
+    host = _text(entry, "host", registry.HOST)
+    drill = _drill(host, entry["drill"]) if entry.get("drill") is not None else None
+    order = RestoreOrder(host, _text(entry, "volume_id", _VOLUME), drill)
     if order.host not in [host.host for host in hosts]:
         raise BadOrders(f"{order.host}: a restore, yet the host itself is not ordered")
     if order.host in [other.host for other in others]:
@@ -122,15 +138,22 @@ def _restore(entry: Any, hosts: list[HostOrder], others: list[RestoreOrder]) -> 
 
 def _text(entry: Any, name: str, shape: re.Pattern[str]) -> str:
     if not isinstance(entry, dict):
-        raise BadOrders("an entry of hosts or restores is not an object")
+        raise BadOrders("an entry of hosts or restores, or a drill, is not an object")
     value = entry.get(name)
     if not isinstance(value, str) or not shape.fullmatch(value):
         raise BadOrders(f"{name} {str(value)[:40]!r} is not of the right shape")
     return value
 
 
-def _key(host: str, entry: dict[str, Any]) -> str:
-    text = entry.get("public_key")
+def _drill(host: str, entry: Any) -> DrillOrder:
+    run_id, point_run_id = (_text(entry, name, _RUN_ID) for name in ("run_id", "point_run_id"))
+    keys = entry.get("public_keys")
+    if not isinstance(keys, list) or not 1 <= len(keys) <= _MOST_KEYS:
+        raise BadOrders(f"{host}: public_keys is not a list of 1 to {_MOST_KEYS} keys")
+    return DrillOrder(run_id, point_run_id, tuple(_key(host, key) for key in keys))
+
+
+def _key(host: str, text: Any) -> str:
     # The comment may be anything on that line, and goes no further.
     words = text.split(" ")[:2] if isinstance(text, str) and len(text) < 4096 and text.isprintable() else []
     if _KEY.fullmatch(" ".join(words)):

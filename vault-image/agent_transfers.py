@@ -9,9 +9,11 @@ from pathlib import Path
 from typing import Any
 
 import registry
+from gate_changes import CHANGE
 from gate_trees import RUN_ID
 
 _COMMITTED_LIMIT = 4096
+MOST = 2**53  # that a report may name of anything
 
 
 class Transfers:
@@ -72,10 +74,10 @@ class Transfers:
         return command.kind == "sftp" and now - self._moved[command.path][1] >= self._idle_seconds
 
 
-def commit_of(place: Path) -> str | None:
-    """The run whose commit is the newest on the volume at `place`. The file is the host's: it is believed in
-    nothing but a UUID."""
-    with suppress(OSError, ValueError, KeyError, TypeError):
+def commit_of(place: Path) -> dict[str, Any] | None:
+    """The newest commit on the volume at `place`, as it is reported. The file is the host's: it is believed in nothing
+    but a UUID, and numbers where numbers belong."""
+    with suppress(OSError, ValueError, KeyError, TypeError, RecursionError):
         root = os.open(place, os.O_RDONLY | os.O_DIRECTORY)
         try:
             flags = os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK
@@ -86,10 +88,17 @@ def commit_of(place: Path) -> str | None:
             text = os.read(file, _COMMITTED_LIMIT)
         finally:
             os.close(file)
-        run_id = json.loads(text)["run_id"]
+        told = json.loads(text)
+        run_id, change = told["run_id"], told.get("change")
         if isinstance(run_id, str) and re.fullmatch(RUN_ID, run_id):
-            return run_id
+            return {"run_id": run_id} | ({"change": change} if _is_change(change) else {})
     return None
+
+
+def _is_change(told: Any) -> bool:
+    if not isinstance(told, dict) or sorted(told) != sorted(CHANGE):
+        return False
+    return all(type(number) is int and 0 <= number <= MOST for number in told.values())
 
 
 def _count(command: registry.Command) -> int:

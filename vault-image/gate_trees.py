@@ -3,7 +3,7 @@
     tree.<run_id>    a committed tree (tree.<run_id>.N should that run have been committed before)
     current          symlink to the tree that counts; replacing it is the moment of a commit
     staging          the push under way, or cut; staging.run says whose
-    committed.json   the newest commit, for the agent
+    committed.json   the newest commit, and what it changed, for the agent
     trash.*          what nothing leads to any more; removed at leisure
 
 Whatever the moment of a crash or power cut, `current` leads to a whole tree, and the next begin or commit
@@ -17,6 +17,8 @@ import subprocess
 from collections.abc import Callable
 from contextlib import suppress
 from pathlib import Path
+
+from gate_changes import change
 
 RUN_ID = r"[0-9a-fA-F]{8}(?:-[0-9a-fA-F]{4}){3}-[0-9a-fA-F]{12}"
 _TREE = re.compile(rf"tree\.({RUN_ID})(?:\.[0-9]+)?")
@@ -36,6 +38,7 @@ class Trees:
         self.staging = root / "staging"
         self._root = root
         self._step = step
+        self._change: dict[str, int] | None = None  # what the commit under way does to what is current
 
     def current(self) -> Path | None:
         """The tree that counts, or None before the first commit."""
@@ -110,6 +113,8 @@ class Trees:
             self.staging.rename(tree)
             self._step("renamed")
         if tree:
+            before = self.current()
+            self._change = change(before, tree) if before else None
             link = self._root / "current.half"
             link.unlink(missing_ok=True)
             link.symlink_to(tree.name)
@@ -148,7 +153,8 @@ class Trees:
         current = self.current()
         run_id = current and _run_id(current)
         if run_id and self._committed() != run_id:
-            self._write("committed.json", json.dumps({"run_id": run_id}, separators=(",", ":")))
+            note = {"run_id": run_id} | ({"change": self._change} if self._change else {})
+            self._write("committed.json", json.dumps(note, separators=(",", ":")))
             self._step("noted")
         if run_id and run_id == self._read("staging.run") and not self.staging.is_dir():
             (self._root / "staging.run").unlink(missing_ok=True)

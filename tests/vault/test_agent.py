@@ -9,6 +9,7 @@ from pathlib import Path
 
 import agent
 import agent_transfers
+import gate_changes
 import pytest
 
 from tests.vault import vaults
@@ -241,6 +242,17 @@ def test_the_token_is_never_shown(rootless: Rootless) -> None:
     assert CODE not in shown
 
 
+def test_what_commits_change_is_told_to_who_takes_it(rootless: Rootless) -> None:
+    """A control plane that is older than the vault refuses what it does not know, and must not lose the rest."""
+    [host] = vaults.mounted(rootless, "C")
+    commit = {"run_id": str(uuid.uuid4()), "change": dict.fromkeys(gate_changes.CHANGE, 7)}
+    (rootless.volume(host) / "committed.json").write_text(json.dumps(commit))
+    rootless.poke()
+    rootless.cloud.wait_for(lambda report: report["commits"] == [{"host": "C", **commit}])
+    rootless.cloud.refusals.append((400, "BadRequest"))
+    rootless.cloud.wait_for(lambda report: report["commits"] == [{"host": "C", "run_id": commit["run_id"]}])
+
+
 def test_commits_are_read_with_suspicion(tmp_path: Path) -> None:
     run_id = str(uuid.uuid4())
     secret = tmp_path / "secret"
@@ -268,7 +280,13 @@ def test_commits_are_read_with_suspicion(tmp_path: Path) -> None:
     assert agent_transfers.commit_of(place) is None
     file.unlink()
     file.write_text(secret.read_text())
-    assert agent_transfers.commit_of(place) == run_id
+    assert agent_transfers.commit_of(place) == {"run_id": run_id}
+    change = dict.fromkeys(gate_changes.CHANGE, 7)
+    odd = ({"files_after": -1}, {"files_after": True}, {"bytes_after": 2**53 + 1}, {"bytes_after": 1.5}, {"more": 1})
+    for told in (change, *({**change, **each} for each in odd), {"files_after": 1}, 5, []):
+        file.write_text(json.dumps({"run_id": run_id, "change": told}))
+        expected = {"run_id": run_id} | ({"change": told} if told is change else {})
+        assert agent_transfers.commit_of(place) == expected
 
 
 @pytest.mark.parametrize(

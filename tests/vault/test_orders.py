@@ -91,6 +91,47 @@ def test_a_restore_that_is_not_fit_spoils_no_host(bad: Any) -> None:
     assert ([order.host for order in parsed.hosts], parsed.restores, len(parsed.faults)) == (["C"], (), 1)
 
 
+DRILL = {
+    "run_id": "00000000-0000-4000-8000-000000000001",
+    "point_run_id": "00000000-0000-4000-8000-000000000002",
+    "public_keys": [GOOD_KEY + " root@c"],
+}
+
+
+def test_drills() -> None:
+    point = {"host": "C", "volume_id": "vol-0123456789abcdef9"}
+    parsed = agent_orders.parse(orders(host(), restores=[{**point, "drill": {**DRILL, "a_new_member": 1}}]))
+    assert parsed.faults == ()
+    assert parsed.restores[0].drill == agent_orders.DrillOrder(DRILL["run_id"], DRILL["point_run_id"], (GOOD_KEY,))  # type: ignore[arg-type]
+    assert agent_orders.parse(orders(host(), restores=[{**point, "drill": None}])).restores[0].drill is None
+
+
+@pytest.mark.parametrize(
+    "bad",
+    [
+        5,
+        [],
+        {},
+        {**DRILL, "run_id": "../x"},
+        {**DRILL, "point_run_id": None},
+        {**DRILL, "public_keys": GOOD_KEY},
+        {**DRILL, "public_keys": []},
+        {**DRILL, "public_keys": [GOOD_KEY] * 9},
+        {**DRILL, "public_keys": [5]},
+        {**DRILL, "public_keys": [GOOD_KEY + "\n* " + GOOD_KEY]},
+        {**DRILL, "public_keys": ["cert-authority " + GOOD_KEY]},
+    ],
+)
+def test_a_drill_that_is_not_fit_spoils_its_restore_alone(bad: Any) -> None:
+    other = host(
+        host="H", volume_id="vol-0123456789abcdef1", uid=20002, user="nv20002", public_key=GOOD_KEY[:-2] + "E="
+    )
+    points = [{"host": name, "volume_id": f"vol-0123456789abcdef{n}"} for n, name in ((8, "C"), (9, "H"))]
+    points[0]["drill"] = bad
+    parsed = agent_orders.parse(orders(host(), other, restores=points))
+    assert ([each.host for each in parsed.restores], len(parsed.faults)) == (["H"], 1)
+
+
 def test_one_restore_a_host() -> None:
     points = [{"host": "C", "volume_id": f"vol-0123456789abcdef{n}"} for n in (8, 9)]
     parsed = agent_orders.parse(orders(host(), restores=points))

@@ -7,6 +7,7 @@ import uuid
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
+import gate_changes
 import pytest
 from gate_trees import NotThisRun, Trees
 
@@ -98,7 +99,7 @@ def test_a_crash_after_any_step(root: Path, at: int, again: str, first: bool) ->
             # After step 3 nothing had been pushed yet: what was staged is what the host had committed.
             staged = "" if first else "old"
             assert content(trees.current()) == ("new" if at > 3 else staged)
-            assert json.loads((root / "committed.json").read_text()) == {"run_id": new}
+            assert json.loads((root / "committed.json").read_text())["run_id"] == new
     elif again == "begin":
         night(root, new, "new")
         assert content(trees.current()) == "new"
@@ -113,7 +114,7 @@ def test_a_crash_after_any_step(root: Path, at: int, again: str, first: bool) ->
     assert content(trees.current()) == "last"
     left = {path.name for path in root.iterdir() if not path.name.startswith("trash.")}
     assert left == {f"tree.{last}", "current", "committed.json"}
-    assert json.loads((root / "committed.json").read_text()) == {"run_id": last}
+    assert json.loads((root / "committed.json").read_text())["run_id"] == last
 
 
 def test_two_crashes_in_a_row(root: Path) -> None:
@@ -178,3 +179,63 @@ def test_no_two_names_in_staging_share_a_file(root: Path) -> None:
     assert trees.begin(run()) == "fresh"
     assert {path.stat().st_nlink for path in trees.staging.iterdir()} == {1}
     assert {path.read_text() for path in trees.staging.iterdir()} == {"one file"}
+
+
+def noted(root: Path) -> dict[str, int] | None:
+    """What the newest commit is said to have changed."""
+    told: dict[str, int] | None = json.loads((root / "committed.json").read_text()).get("change")
+    return told
+
+
+def test_what_a_commit_changes(root: Path) -> None:
+    trees, first, second = Trees(root), run(), run()
+    trees.begin(first)
+    (trees.staging / "a/b").mkdir(parents=True)
+    for name, size in (("same", 1), ("a/changed", 10), ("a/b/touched", 100), ("a/b/gone", 1000), ("a/b/old", 10000)):
+        (trees.staging / name).write_bytes(bytes(size))
+    (trees.staging / "becomes a folder").write_bytes(bytes(7))
+    (trees.staging / ".nightvault").mkdir()
+    (trees.staging / ".nightvault/manifest").write_bytes(bytes(5))
+    trees.commit(first)
+    assert noted(root) is None
+    trees.begin(second)
+    (trees.staging / "a/changed").write_bytes(bytes(20))
+    os.utime(trees.staging / "a/b/touched", (1, 1))
+    (trees.staging / "a/b/gone").unlink()
+    (trees.staging / "a/b").rename(trees.staging / "c")  # two of three files are left, each deleted and added
+    (trees.staging / "becomes a folder").unlink()
+    (trees.staging / "becomes a folder").mkdir()
+    (trees.staging / "becomes a folder/.nightvault").symlink_to("/etc/passwd")
+    (trees.staging / ".nightvault/manifest").write_bytes(bytes(6))
+    trees.commit(second)
+    assert noted(root) == {
+        "files_before": 6,
+        "files_after": 5,
+        "files_added": 3,
+        "files_changed": 1,
+        "files_deleted": 4,
+        "bytes_before": 11118,
+        "bytes_after": 10132,
+        "bytes_changed": 10131,
+    }
+    trees.commit(second)
+    assert noted(root), "told again, it has changed nothing, and what it did is still known"
+
+
+@pytest.mark.parametrize("trouble", ["killed", "memory", "unreadable", "no process"])
+def test_a_commit_that_cannot_be_counted_counts(root: Path, trouble: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    night(root, run(), "old")
+
+    def fails(*_: object) -> dict[str, int]:
+        if trouble == "killed":
+            os.kill(os.getpid(), 9)
+        raise MemoryError if trouble == "memory" else PermissionError
+
+    if trouble == "no process":
+        monkeypatch.setattr(os, "fork", fails)
+    else:
+        monkeypatch.setattr(gate_changes, "count", fails)
+    new = run()
+    night(root, new, "new")
+    assert json.loads((root / "committed.json").read_text()) == {"run_id": new}
+    assert content(Trees(root).current()) == "new"

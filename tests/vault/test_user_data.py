@@ -157,6 +157,30 @@ def test_what_units_may_do_is_the_least(
     assert done.returncode == 0, done.stdout
 
 
+def test_what_checks_may_do_is_the_least(members: dict[str, tuple[int, str]], tmp_path: Path) -> None:
+    """They are no unit of the image, but of systemd-run's: its options as one, seen with the same eyes."""
+    if not shutil.which("systemd-analyze"):
+        pytest.skip("no systemd-analyze")
+    unit = members["/etc/systemd/system/nightvault-agent.service"][1].replace("\\\n", " ")
+    [command] = re.findall(r'^Environment="NIGHTVAULT_DRILL_COMMAND=(.*)"$', unit, re.MULTILINE)
+    assert command.split()[:5] == ["systemd-run", "--quiet", "--collect", "--pipe", "--wait"]
+    assert "--uid=@UID@" in command.split()
+    said = [word.removeprefix("--property=") for word in command.split() if word.startswith("--property=")]
+    lines = ["[Service]", "ExecStart=/usr/bin/python3", "User=20001", *said]
+    (tmp_path / "drill.service").write_text("\n".join(lines) + "\n")
+    done = subprocess.run(
+        ["systemd-analyze", "security", "--offline=yes", "--threshold=11", tmp_path / "drill.service"],
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert done.returncode == 0, done.stdout
+    verified = subprocess.run(
+        ["systemd-analyze", "verify", tmp_path / "drill.service"], capture_output=True, check=False
+    )
+    assert b"drill.service" not in verified.stderr, "systemd does not know, or take, one of them"
+
+
 @pytest.mark.parametrize("changes", [{}, {"port": 2222, "listen": "127.0.0.1", "strict_modes": False, "root": True}])
 def test_sshd_takes_its_configuration(tmp_path: Path, changes: dict[str, Any]) -> None:
     if os.geteuid() == 0:

@@ -230,7 +230,7 @@ class Cloud:
             assert self._changed.wait_for(look, seconds), f"no such report; the last is {self.reports[-1:]}"
             return found[0]
 
-    def wait_restores(self, *restores: dict[str, str], state: str = "mounted", after: int = 0) -> dict[str, Any]:
+    def wait_restores(self, *restores: dict[str, Any], state: str = "mounted", after: int = 0) -> dict[str, Any]:
         """The first report that tells of exactly these restores, each in a state."""
         told = [{**order, "state": state} for order in restores]
         return self.wait_for(
@@ -332,7 +332,8 @@ def _as_its_unit_says() -> list[str]:
     """What gives the agent no more rights than systemd will: a right that it lacks there fails here too."""
     unit = (IMAGE / "nightvault-agent.service").read_text()
     said = dict(line.split("=", 1) for line in unit.splitlines() if "=" in line and not line.startswith("#"))
-    rights = ["sys_admin", "sys_chroot"]  # to have PID 1's mounts changed, by nsenter where systemd-run isn't
+    # To have PID 1's mounts changed, and checks made as a host: by nsenter and setpriv where systemd-run isn't.
+    rights = ["sys_admin", "sys_chroot", "setuid", "setgid", "setpcap"]
     rights += [name.removeprefix("CAP_").lower() for name in said["CapabilityBoundingSet"].split()]
     return [
         *_OWN_MOUNTS,
