@@ -175,6 +175,6 @@ def test_a_host_that_stays_does_not_keep_the_machine_awake(second: Before) -> No
 def test_the_second_boot_has_no_cloud_init(vault: Booted, second: Before) -> None:
     """The network is what cloud-init left, and the machine is who it was."""
     assert vault.inside("systemctl list-units --no-legend --plain 'cloud-*'") == ""
-    assert vault.inside("test -e /run/cloud-init/result.json || echo nothing ran") == "nothing ran\n"
+    assert vault.inside("test -e /run/cloud-init/status.json || echo nothing ran") == "nothing ran\n"
     assert vault.inside("cat /etc/ssh/ssh_host_*.pub") == second.host_keys
     assert vault.inside("systemctl --failed --no-legend --plain") == ""
