@@ -80,6 +80,16 @@ class Point(Struct, frozen=True, kw_only=True):
     deleted_at: datetime | None = None
 
 
+class Copy(Struct, frozen=True, kw_only=True):
+    snapshot_id: str
+    region: str
+    taken_at: datetime
+    state: str
+    copy_id: str | None = None
+    fit: bool | None = None
+    refused: str = ""
+
+
 class Numbers(Struct, frozen=True, kw_only=True):
     daily: int
     weekly: int

@@ -7,6 +7,7 @@ from typing import Any
 
 from msgspec import Struct, field
 
+from chalicelib.copying import missing
 from chalicelib.model import Host, InstanceState, Phase, PointState, Policy, RestorePoint, Vault
 from chalicelib.operators.estate import Estate
 from chalicelib.ports import RESTORE_PURPOSE
@@ -16,6 +17,7 @@ SSH_PORT = 22
 SWEEP_SILENCE = timedelta(minutes=35)
 SKEW_WARNING_SECONDS, SKEW_WRONG_SECONDS = 5, 60
 NEARLY = 0.8  # of a quota
+COPIED_WITHIN = timedelta(hours=36)  # a first copy of a large volume takes hours
 DELETED_WITHIN = timedelta(days=2)  # after retention has decided so; years of history take a day
 
 
@@ -85,6 +87,7 @@ class Facts(Struct, frozen=True, kw_only=True):
     points: tuple[RestorePoint, ...]
     estate: Estate
     hosts: tuple[Host, ...] = ()
+    copy_region: str = ""
     quotas: tuple[Quota, ...] = ()
     subscriptions: tuple[Subscription, ...] = ()
     recovery: bool = True
@@ -330,6 +333,42 @@ def _retention(facts: Facts) -> Iterator[Finding]:
             )
 
 
+def _copies(facts: Facts) -> Iterator[Finding]:
+    for host in facts.hosts:
+        here = [copy for copy in host.copies if copy.region == facts.copy_region]
+        for copy in host.copies:
+            if copy not in here and copy.copy_id:
+                yield Finding(
+                    level="warning",
+                    what=f"{copy.copy_id} in {copy.region} is a copy of {host.name}'s restore point {copy.point_id};"
+                    " the stack copies there no more, so nobody deletes it, and it costs",
+                    remedy="if you want nothing from it: aws ec2 delete-snapshot"
+                    f" --region {copy.region} --snapshot-id {copy.copy_id}; then docs/copies.md (switching it off)",
+                    resource=copy.copy_id,
+                )
+        refused = [copy for copy in here if copy.refusals]
+        for copy in refused:
+            doing = f"delete {copy.copy_id}, an old copy" if copy.complete else f"copy restore point {copy.point_id}"
+            times = "once" if copy.refusals == 1 else f"{copy.refusals} times"
+            yield Finding(
+                level="warning",
+                what=f"AWS refused {times} to {doing} of host {host.name} in {copy.region}: {copy.refused}",
+                remedy="it is asked again, at least daily; docs/copies.md says what it may be",
+                resource=copy.copy_id or copy.point_id,
+            )
+        late = missing(here, (point for point in facts.points if point.host == host.name))
+        complete = [copy.taken_at for copy in here if copy.complete and copy.sound]
+        since = late[0 if complete else -1].made_at if late else None
+        if facts.copy_region and since and not refused and facts.now - since > COPIED_WITHIN:
+            newest = f"the newest is of {max(complete):%Y-%m-%dT%H:%M:%SZ}" if complete else "there is none"
+            yield Finding(
+                level="wrong",
+                what=f"the copies of host {host.name} in {facts.copy_region} are behind its restore points: {newest}",
+                remedy="look for `copy_` and `copying_failed` in the log group of the stack's Sweep function",
+                resource=host.name,
+            )
+
+
 def _encryption(facts: Facts) -> Iterator[Finding]:
     plain = [disk.volume_id for disk in facts.estate.disks if not disk.encrypted]
     plain += [shot.snapshot_id for shot in facts.estate.shots if not shot.encrypted]
@@ -436,6 +475,7 @@ CHECKS: dict[str, tuple[Callable[[Facts], Iterator[Finding]], str]] = {
     "volumes": (_volumes, "every host has its volume, and every volume its host"),
     "points": (_points, "every restore point has its snapshot, and every snapshot its restore point"),
     "retention": (_retention, "what retention needs no more is deleted, and no host's history is held"),
+    "copies": (_copies, "no copy in another region is behind, refused or left over"),
     "encryption": (_encryption, "volumes and snapshots are encrypted"),
     "public": (_public, "no snapshot is shared with the world"),
     "ingress": (_ingress, "only hosts with a live run are let in"),

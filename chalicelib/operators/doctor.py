@@ -95,6 +95,7 @@ def gather(wired: Wiring, clients: Clients) -> Facts:
         points=tuple(point for name in sorted(names) for point in wired.store.points(name)),
         estate=estate,
         hosts=tuple(hosts),
+        copy_region=settings.copy_region,
         quotas=ask("quotas", lambda: _quotas(clients, vaults, estate), ()),
         subscriptions=ask("alerts", lambda: _subscriptions(clients.sns, settings.topic_arn), ()),
         recovery=ask("recovery", lambda: _recovery(clients.dynamodb, settings.table), True),

@@ -1,5 +1,6 @@
 """doctor: a healthy stack is called healthy, and what it calls wrong when a single fact is. One stack for all of it."""
 
+import re
 from collections.abc import Iterator
 from datetime import UTC, datetime, timedelta
 from typing import Any
@@ -8,7 +9,7 @@ import pytest
 from msgspec.structs import replace
 
 from chalicelib.errors import CloudRefused
-from chalicelib.model import Marks, Outcome, PointState, RestorePoint
+from chalicelib.model import Copy, Marks, Outcome, PointState, RestorePoint
 from chalicelib.operators.checks import CHECKS, diagnose
 from chalicelib.operators.doctor import GP3_TIB, SNAPSHOTS, VCPUS, doctor
 from tests.pricing.lived import Lived, found
@@ -179,3 +180,53 @@ def test_a_history_that_is_held_is_said_until_it_is_released(shared: Lived) -> N
     seen = shared.facts()
     held = tuple(replace(host, kept_since=seen.now) if host.name == "h0" else host for host in seen.hosts)
     assert found(replace(seen, hosts=held)) == {"retention": ("warning", "h0")}
+
+
+def a_copy(seen: Any, **how: Any) -> Copy:
+    """Of the newest restore point of the first host."""
+    point = max((p for p in seen.points if p.host == seen.hosts[0].name), key=lambda p: p.made_at)
+    copy = Copy(
+        point_id=point.snapshot_id,
+        taken_at=point.made_at,
+        region="eu-west-1",
+        asked_at=point.made_at,
+        copy_id="snap-c",
+        state=PointState.COMPLETED,
+    )
+    return replace(copy, **how)
+
+
+PENDING = {"copy_id": "", "state": PointState.PENDING}
+
+
+@pytest.mark.parametrize(
+    ("region", "how", "days", "says"),
+    [
+        ("eu-west-1", {}, 9, ""),
+        ("eu-west-1", PENDING, 1, ""),
+        ("eu-west-1", PENDING, 2, "are behind its restore points: there is none"),
+        ("eu-west-1", {"fit": False}, 2, "are behind its restore points"),
+        (
+            "eu-west-1",
+            {**PENDING, "refusals": 3, "refused": "no key"},
+            1,
+            "refused 3 times to copy .* eu-west-1: no key",
+        ),
+        ("eu-west-1", {"refusals": 1, "refused": "locked"}, 1, "refused once to delete snap-c, an old copy .*: locked"),
+        ("eu-north-1", {}, 1, "snap-c in eu-west-1 is a copy .* copies there no more"),
+        ("", {}, 9, "snap-c in eu-west-1 is a copy .* copies there no more"),
+        ("", PENDING, 9, ""),
+    ],
+)
+def test_a_copy_that_is_behind_refused_or_left_over_is_said(
+    shared: Lived, region: str, how: dict[str, Any], days: int, says: str
+) -> None:
+    seen = shared.facts()
+    host = replace(seen.hosts[0], copies=(a_copy(seen, **how),))
+    later = replace(seen, hosts=(host,), copy_region=region, now=seen.now + timedelta(days=days))
+    checks = [check for check, _ in diagnose(later) if check.name == "copies"]
+    if says:
+        assert re.search(says, checks[0].what), checks
+        assert checks[0].remedy
+    else:
+        assert [check.ok for check in checks] == [True]

@@ -8,8 +8,9 @@ import msgspec
 from chalicelib.model import Kind, LastBackup, Outcome, Phase, PointState, Retention, Stats
 from chalicelib.operators.changes import Kept, RetireAnswer
 from chalicelib.operators.checks import Check
+from chalicelib.operators.hosts import RestorePointsAnswer
 from chalicelib.operators.keeping import Archive, RetentionAnswer, VerdictView
-from chalicelib.operators.views import HostView, PointView, RunView, VaultView, WindowView
+from chalicelib.operators.views import CopyView, HostView, PointView, RunView, VaultView, WindowView
 
 NOW = datetime(2026, 11, 24, 19, 0, tzinfo=UTC)
 GIB = 2**30
@@ -202,6 +203,27 @@ CHECKS = [
 ]
 
 
+def _copy(days_ago: int, copy_id: str | None, state: PointState, **more: Any) -> CopyView:
+    taken_at = NIGHT - timedelta(days=days_ago) + timedelta(minutes=7)
+    return CopyView(
+        snapshot_id=f"snap-{days_ago:017x}",
+        region="eu-west-1",
+        copy_id=copy_id,
+        taken_at=taken_at,
+        asked_at=taken_at + timedelta(minutes=9),
+        state=state,
+        completed_at=taken_at + timedelta(minutes=24) if state is PointState.COMPLETED else None,
+        **{"fit": None, "refused": "", **more},
+    )
+
+
+COPIES = [
+    _copy(0, None, PointState.PENDING, refused="CopySnapshot: UnauthorizedOperation: you may not"),
+    _copy(1, "snap-0c0c0c0c0c0c0c0c1", PointState.COMPLETED),
+    _copy(2, "snap-0c0c0c0c0c0c0c0c2", PointState.COMPLETED, fit=False),
+]
+
+
 def _verdict(days_ago: int, keep: bool, *why: str, refused: str = "", **more: Any) -> VerdictView:
     facts: dict[str, Any] = {
         "snapshot_id": f"snap-{days_ago:017x}",
@@ -243,7 +265,7 @@ def answers() -> dict[str, Any]:
     made: dict[str, Any] = {
         "hosts": {"hosts": HOSTS},
         "host": {"host": HOSTS[2], "runs": RUNS, "restore_points": POINTS},
-        "restore_points": {"restore_points": POINTS},
+        "restore_points": RestorePointsAnswer(restore_points=POINTS, copies=COPIES),
         "windows": {"windows": WINDOWS, "hosts": ["C", "H", "L", "new-one"]},
         "vaults": {"vaults": VAULTS},
         "wake": {"vault": VAULTS[0]},

@@ -6,7 +6,7 @@ import typer
 
 from vaultctl import durations
 from vaultctl.commands import enrolling
-from vaultctl.documents import Host, Point, Retired, Run, read
+from vaultctl.documents import Copy, Host, Point, Retired, Run, read
 from vaultctl.failures import Exit, usage
 from vaultctl.screen import BAD, FAINT, GOOD, WARN, Cell, Row
 from vaultctl.session import Session, session
@@ -74,6 +74,9 @@ def restore_points(context: typer.Context, name: Name) -> None:
         here.screen.document(answer)
     else:
         _points(here, read(answer["restore_points"], list[Point]))
+        if copies := read(answer.get("copies", []), list[Copy]):
+            here.screen.say("")
+            _copies(here, copies)
 
 
 def change(
@@ -236,6 +239,19 @@ def _runs(here: Session, runs: list[Run]) -> None:
         here.screen.table(head, rows, right=("took", "sent", "of", "exit"))
     else:
         here.screen.say("no runs yet")
+
+
+def _copies(here: Session, copies: list[Copy]) -> None:
+    rows: list[Row] = []
+    for each in copies:
+        state = Cell(each.state if each.copy_id else "to be made", GOOD if each.state == "completed" else WARN)
+        if each.fit is False:
+            state = Cell("UNFIT", BAD)
+        rows.append((when(each.taken_at, here.zone), each.region, each.copy_id or NONE, each.snapshot_id, state))
+    here.screen.table(("copy of", "region", "copy", "snapshot", "state"), rows)
+    for each in copies:
+        if each.refused:
+            here.screen.say(f"{each.copy_id or each.snapshot_id}: AWS refused: {each.refused}", BAD)
 
 
 def _points(here: Session, points: list[Point]) -> None:
