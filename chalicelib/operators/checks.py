@@ -88,6 +88,7 @@ class Facts(Struct, frozen=True, kw_only=True):
     estate: Estate
     hosts: tuple[Host, ...] = ()
     copy_region: str = ""
+    left_over: frozenset[str] = frozenset()  # copies in other regions than that
     quotas: tuple[Quota, ...] = ()
     subscriptions: tuple[Subscription, ...] = ()
     recovery: bool = True
@@ -337,13 +338,13 @@ def _copies(facts: Facts) -> Iterator[Finding]:
     for host in facts.hosts:
         here = [copy for copy in host.copies if copy.region == facts.copy_region]
         for copy in host.copies:
-            if copy not in here and copy.copy_id:
+            if copy.copy_id in facts.left_over:
                 yield Finding(
                     level="warning",
                     what=f"{copy.copy_id} in {copy.region} is a copy of {host.name}'s restore point {copy.point_id};"
                     " the stack copies there no more, so nobody deletes it, and it costs",
                     remedy="if you want nothing from it: aws ec2 delete-snapshot"
-                    f" --region {copy.region} --snapshot-id {copy.copy_id}; then docs/copies.md (switching it off)",
+                    f" --region {copy.region} --snapshot-id {copy.copy_id}",
                     resource=copy.copy_id,
                 )
         refused = [copy for copy in here if copy.refusals]

@@ -28,6 +28,9 @@ class Clients:
     def ec2(self) -> Any:
         return self._client("ec2")
 
+    def ec2_in(self, region: str) -> Any:
+        return self._client("ec2", region)
+
     @cached_property
     def dynamodb(self) -> Any:
         return self._client("dynamodb")

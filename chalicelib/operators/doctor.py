@@ -15,7 +15,7 @@ from msgspec.structs import replace
 
 from chalicelib import metrics
 from chalicelib.calling import calling
-from chalicelib.model import Vault
+from chalicelib.model import Host, Vault
 from chalicelib.operators.checks import (
     Check,
     Facts,
@@ -96,6 +96,7 @@ def gather(wired: Wiring, clients: Clients) -> Facts:
         estate=estate,
         hosts=tuple(hosts),
         copy_region=settings.copy_region,
+        left_over=ask("copies", lambda: _left_over(clients, hosts, settings.copy_region), frozenset()),
         quotas=ask("quotas", lambda: _quotas(clients, vaults, estate), ()),
         subscriptions=ask("alerts", lambda: _subscriptions(clients.sns, settings.topic_arn), ()),
         recovery=ask("recovery", lambda: _recovery(clients.dynamodb, settings.table), True),
@@ -179,6 +180,19 @@ def _skew(wired: Wiring, clients: Clients) -> float | None:
     answer = clients.dynamodb.get_item(TableName=wired.settings.table, Key={"pk": {"S": "-"}, "sk": {"S": "-"}})
     date = answer["ResponseMetadata"].get("HTTPHeaders", {}).get("date")
     return (wired.clock.now() - parsedate_to_datetime(date)).total_seconds() if date else None
+
+
+def _left_over(clients: Clients, hosts: list[Host], copy_region: str) -> frozenset[str]:
+    """Copies that are still there, in regions to which the stack copies no more."""
+    there: dict[str, list[str]] = {}
+    for copy in (copy for host in hosts for copy in host.copies if copy.region != copy_region and copy.copy_id):
+        there.setdefault(copy.region, []).append(copy.copy_id)
+    found = set()
+    for region, copy_ids in there.items():
+        only: Any = [{"Name": "snapshot-id", "Values": copy_ids}]
+        pages = clients.ec2_in(region).get_paginator("describe_snapshots").paginate(OwnerIds=["self"], Filters=only)
+        found |= {snapshot["SnapshotId"] for page in pages for snapshot in page["Snapshots"]}
+    return frozenset(found)
 
 
 def _newest(ec2: Any, template: str) -> int | None:

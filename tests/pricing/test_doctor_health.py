@@ -12,6 +12,7 @@ from chalicelib.errors import CloudRefused
 from chalicelib.model import Copy, Marks, Outcome, PointState, RestorePoint
 from chalicelib.operators.checks import CHECKS, diagnose
 from chalicelib.operators.doctor import GP3_TIB, SNAPSHOTS, VCPUS, doctor
+from tests.localcloud.patience import wait_until
 from tests.pricing.lived import Lived, found
 
 NOW = datetime(2026, 11, 24, 9, 0, tzinfo=UTC)
@@ -223,10 +224,27 @@ def test_a_copy_that_is_behind_refused_or_left_over_is_said(
 ) -> None:
     seen = shared.facts()
     host = replace(seen.hosts[0], copies=(a_copy(seen, **how),))
-    later = replace(seen, hosts=(host,), copy_region=region, now=seen.now + timedelta(days=days))
+    left_over = frozenset({"snap-c"} if region != "eu-west-1" and "copy_id" not in how else ())
+    now = seen.now + timedelta(days=days)
+    later = replace(seen, hosts=(host,), copy_region=region, left_over=left_over, now=now)
     checks = [check for check, _ in diagnose(later) if check.name == "copies"]
     if says:
         assert re.search(says, checks[0].what), checks
         assert checks[0].remedy
     else:
         assert [check.ok for check in checks] == [True]
+
+
+def test_what_is_left_over_in_another_region_is_looked_up_there(shared: Lived) -> None:
+    seen, there = shared.facts(), shared.aws.session.client("ec2", region_name="eu-west-1")
+    copy = a_copy(seen)
+    made = there.copy_snapshot(SourceRegion="eu-central-1", SourceSnapshotId=copy.point_id)["SnapshotId"]
+    store, host = shared.wiring.store, seen.hosts[0]
+    assert store.put_copies(host, (replace(copy, copy_id=made), replace(copy, copy_id="snap-00000000000000000")))
+    try:
+        assert shared.wrong()["copies"] == ("warning", made)
+        wait_until(lambda: there.describe_snapshots(SnapshotIds=[made])["Snapshots"][0]["State"] == "completed")
+        there.delete_snapshot(SnapshotId=made)
+        assert "copies" not in shared.wrong()
+    finally:
+        store.put_copies(replace(host, copies_version=1), ())
