@@ -27,7 +27,15 @@ def html(wired: Wiring, theme: Theme) -> str:
     begin, _ = month_bounds(month)
     region = str(wired.session.region_name)
     estate = known(wired.store, wired.settings.instance_type or DEFAULT_TYPE, wired.settings.root_gib)
-    usage = usage_of(wired.store, estate, month=month, region=region, begin=begin, until=now)
+    usage = usage_of(
+        wired.store,
+        estate,
+        month=month,
+        region=region,
+        begin=begin,
+        until=now,
+        copies_kept=wired.settings.policy.copies_kept,
+    )
     try:
         inner = _table(bill(usage, _prices(wired, region)))
     except KeyError as unknown:

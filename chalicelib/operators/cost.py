@@ -1,6 +1,7 @@
 """The actions `cost` and `refresh_prices`: facts gathered, bills made of them by chalicelib/pricing."""
 
 from collections import defaultdict
+from collections.abc import Iterator
 from datetime import UTC, datetime
 
 import msgspec
@@ -45,7 +46,15 @@ def cost(wired: Wiring, month: str | None = None, clients: Clients | None = None
         raise errors.BadRequest(f"month: {month} has not begun; ask for this one or one that is over")
     with calling("DescribeVolumes"):
         estate = look(clients.ec2, wired.settings.stack)
-    usage = usage_of(wired.store, estate, month=month, region=clients.region, begin=begin, until=min(now, end))
+    usage = usage_of(
+        wired.store,
+        estate,
+        month=month,
+        region=clients.region,
+        begin=begin,
+        until=min(now, end),
+        copies_kept=wired.settings.policy.copies_kept,
+    )
     prices = known_prices(clients, wired.settings.table)
     try:
         return Answer(usage=usage, prices=prices, bill=bill(usage, prices))
@@ -53,7 +62,9 @@ def cost(wired: Wiring, month: str | None = None, clients: Clients | None = None
         raise errors.BadRequest(str(unknown.args[0])) from None
 
 
-def usage_of(store: Store, estate: Estate, *, month: str, region: str, begin: datetime, until: datetime) -> Usage:
+def usage_of(
+    store: Store, estate: Estate, *, month: str, region: str, begin: datetime, until: datetime, copies_kept: int = 2
+) -> Usage:
     """What was used between `begin` and `until`, from the records and from what EC2 has."""
     vaults, hosts = store.vaults(), store.hosts()
     history = {vault.vault_id: _history(store, vault) for vault in vaults}
@@ -81,6 +92,7 @@ def usage_of(store: Store, estate: Estate, *, month: str, region: str, begin: da
         runs=sum(len(window.runs) for window in every),
         points=len(estate.shots),
     )
+    pushed = _pushed(store, estate.shots, history)
     types = [machine.type for machine in estate.machines]
     return Usage(
         month=month,
@@ -96,8 +108,9 @@ def usage_of(store: Store, estate: Estate, *, month: str, region: str, begin: da
             # One that was made for a restore is gone within hours; as a month's it would count for far too much.
             if disk.made_at < until and disk.purpose != RESTORE_PURPOSE
         ),
-        snapshots=tuple(stored(estate.shots, _pushed(store, estate.shots, history), until)),
-        counts=counts(traffic),
+        snapshots=tuple(stored(estate.shots, pushed, until)),
+        copies=tuple(copied(hosts, pushed, copies_kept, since)),
+        counts=counts(traffic) | _transfer(hosts, every),
     )
 
 
@@ -130,6 +143,34 @@ def stored(shots: tuple[Shot, ...], pushed: dict[str, int], until: datetime) -> 
             )
         )
     return made
+
+
+def copied(hosts: list[Host], pushed: dict[str, int], keep: int, since: datetime) -> Iterator[Snapshot]:
+    """Complete copies in other regions: of each host's, the oldest is whole, and later ones add what was pushed.
+
+    Of those that were deleted nothing is known: a host that has as many as it keeps is taken to have had them since
+    `since`.
+    """
+    for host in hosts:
+        complete = sorted((copy for copy in host.copies if copy.complete), key=lambda copy: copy.taken_at)
+        for place, copy in enumerate(complete):
+            basis, whole = ("size", host.size_gib * GIB) if copy.used_bytes is None else ("full", copy.used_bytes)
+            if place and copy.point_id in pushed:
+                basis, whole = "pushed", min(pushed[copy.point_id], whole)
+            yield Snapshot(
+                snapshot_id=copy.copy_id,
+                host=host.name,
+                stored_bytes=whole,
+                since=since if len(complete) >= keep else copy.completed_at or copy.asked_at,
+                basis=basis,
+            )
+
+
+def _transfer(hosts: list[Host], windows: list[Window]) -> dict[str, float]:
+    """What went to another region: what the hosts that have copies pushed, at least. Nothing if none has."""
+    copying = {host.name for host in hosts if host.copies}
+    runs = [run for window in windows for run in window.runs.values() if run.host in copying]
+    return {"between_regions": sum(run.stats.bytes_sent or 0 for run in runs if run.stats) / 1e9} if copying else {}
 
 
 def _history(store: Store, vault: Vault) -> list[Window]:

@@ -39,7 +39,7 @@ _ITEMS: dict[str, dict[str, str]] = {
         "mail": "",
     },
     "key": {"key": "{:.2f} customer key-months", "key_request": "{:,.0f} requests"},
-    "transfer": {"out": "{:.1f} GB out"},
+    "transfer": {"out": "{:.1f} GB out", "between_regions": "{:.1f} GB to another region"},
 }
 
 
@@ -91,7 +91,7 @@ class Bill(Struct, frozen=True, kw_only=True):
 def bill(usage: Usage, prices: Prices) -> Bill:
     """Raises KeyError that names the price which is not known."""
     period = _Period(usage)
-    parts = (_awake, _volumes, _points, _counted)
+    parts = (_awake, _volumes, _points, _copies, _counted)
     items = tuple(item for part in parts for item in part(usage, prices, period))
     so_far, forecast = _sums(list(items))
     other = prices.region != usage.region
@@ -174,6 +174,18 @@ def _points(usage: Usage, prices: Prices, period: _Period) -> Iterator[Item]:
         gib = sum(s.stored_bytes for s in snapshots) / GIB
         how = f"{len(snapshots)} snapshots, about {gib:.2f} GiB (estimate)"
         yield Item(name="restore points", host=host, how=how, dollars=dollars, forecast=forecast)
+
+
+def _copies(usage: Usage, prices: Prices, period: _Period) -> Iterator[Item]:
+    """As many stay as there are; at our own region's price, which is the one that is known."""
+    for host in sorted({copy.host for copy in usage.copies}):
+        mine = [copy for copy in usage.copies if copy.host == host]
+        month = sum(copy.stored_bytes for copy in mine) / GIB * prices["snapshot"]
+        dollars = month * period.months(min(copy.since for copy in mine))
+        how = f"{len(mine)} in another region, about {sum(copy.stored_bytes for copy in mine) / GIB:.2f} GiB (estimate)"
+        yield Item(
+            name="copies", host=host, how=how, dollars=dollars, forecast=dollars + month * period.left / period.month
+        )
 
 
 def _counted(usage: Usage, prices: Prices, period: _Period) -> Iterator[Item]:

@@ -1,8 +1,12 @@
 """The cost pages' tables, from the reports and the prices themselves. `python -m tests.pricing.write` writes them."""
 
+from chalicelib.model import Policy
 from chalicelib.pricing.control_plane import ALARM_METRICS, DASHBOARDS
-from chalicelib.pricing.scenarios import GROWN, SCENARIOS, Report, report
+from chalicelib.pricing.scenarios import GROWN, NIGHTS, SCENARIOS, Report, report
 from chalicelib.pricing.table import LISTED, Prices
+from chalicelib.pricing.usage import GIB
+
+KEPT = Policy().copies_kept
 
 # The bill's items in the order of the tables.
 ITEMS = (
@@ -80,6 +84,21 @@ def sizes(prices: Prices = LISTED) -> str:
     rows.append(["**nightvault after two years**", *(f"**{_dollars(each.bill.so_far)}**" for each in grown)])
     rows += _peer_rows(made)
     return _table(head, rows)
+
+
+def copies(prices: Prices = LISTED) -> str:
+    """What copies in a second region add to a month, a column a scenario."""
+    shapes = list(SCENARIOS.values())
+    gib = [shape.newest_gib + (KEPT - 1) * shape.hosts * min(shape.gib, shape.nightly_gib) for shape in shapes]
+    sent = [shape.hosts * NIGHTS * shape.nightly_gib * GIB / 1e9 for shape in shapes]
+    stored = [each * prices["snapshot"] for each in gib]
+    moved = [each * prices["between_regions"] for each in sent]
+    rows = [
+        [f"{KEPT} copies of each host", *map(_dollars, stored)],
+        ["thirty nights' changes, sent there", *map(_dollars, moved)],
+        ["**copies**", *(f"**{_dollars(kept + went)}**" for kept, went in zip(stored, moved, strict=True))],
+    ]
+    return _table(["a month, $", *(f"{shape.hosts:,} hosts" for shape in shapes)], rows)
 
 
 def summary(prices: Prices = LISTED) -> str:

@@ -59,6 +59,10 @@ _OFFERS_SEPTEMBER = "2026-09-06, a study of the AWS Price List's offer files for
 _CATALOGUE_OCTOBER = "2026-10-08, answers of a price catalogue made from the AWS Price List, us-east-1"
 _TABLES = "tables for us-east-1 in several public repositories of 2026, none with its own day"
 _WATCH_FEBRUARY = "2026-02, https://cloudburn.io/blog/amazon-cloudwatch-pricing and others, from AWS's page"
+_PAIRS = (
+    "2026-05, https://awsnegotiations.com/cross-region-transfer-minimization.html: most pairs of regions"
+    " (to and from São Paulo, Cape Town, Hong Kong, Bahrain and others more)"
+)
 _NOT_FOUND = "not found in any dated copy: from memory of AWS's page of 2025"
 
 _TABLE: dict[str, tuple[float, str, str, str]] = {
@@ -94,6 +98,7 @@ _TABLE: dict[str, tuple[float, str, str, str]] = {
     "key_request": (0.000003, "request", _KMS, "2026, price list answers in several public repositories"),
     "parameter": (0.0, "standard parameter", _SSM, _NOT_FOUND),
     "out": (0.09, "GB to the internet, first 10 TB", _OUT, _OFFERS_SEPTEMBER),
+    "between_regions": (0.02, "GB to another region", _OUT, _PAIRS),
 }
 
 LISTED = Prices(

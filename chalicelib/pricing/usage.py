@@ -52,6 +52,7 @@ class Usage(Struct, frozen=True, kw_only=True):
     host_awake_seconds: dict[str, float] = field(default_factory=dict)  # the hosts' shares of it
     volumes: tuple[Volume, ...] = ()
     snapshots: tuple[Snapshot, ...] = ()
+    copies: tuple[Snapshot, ...] = ()  # in another region
     counts: dict[str, float] = field(default_factory=dict)
 
 

@@ -21,8 +21,8 @@ def test_aws_own_example_is_understood(monkeypatch: pytest.MonkeyPatch) -> None:
     assert read("io1", "ca-central-1", aws_example()["output"]["PriceList"]) == Found(name="io1", dollars=0.138)
 
 
-def test_every_price_of_the_table_is_asked_for_but_the_free_one() -> None:
-    assert set(QUESTIONS) == set(LISTED.prices) - {"parameter"}
+def test_every_price_of_the_table_is_asked_for_but_the_free_one_and_that_of_a_pair_of_regions() -> None:
+    assert set(QUESTIONS) == set(LISTED.prices) - {"parameter", "between_regions"}
 
 
 @pytest.mark.parametrize("code", ["EUC1-", "EU-", "", "USE1-", "APN1-", "UGW1-"])

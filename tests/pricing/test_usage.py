@@ -14,6 +14,7 @@ from chalicelib.pricing.table import LISTED
 from chalicelib.pricing.usage import GIB, month_bounds, share_awake
 from tests.fakes.world import World
 from tests.pricing.usages import BEGIN, END
+from tests.unit.test_retaining import look
 
 
 def run(host: str, start: int, end: int | None) -> Run:
@@ -215,6 +216,35 @@ def test_two_nights_are_on_the_bill_of_those_who_had_them() -> None:
     made = bill(usage, LISTED)
     assert {item.host for item in made.items} == {None, "C", "H"}
     assert made.forecast > made.so_far > 0
+
+
+def test_copies_elsewhere_are_on_the_bill_and_so_is_their_way_there() -> None:
+    world = World(copies=True)
+    world.enrol("C", "H")
+    world.used_gib = {"C": 2}
+    for _ in range(2):
+        night(world, "C")
+        look(world)
+        world.copier.settle()
+        look(world)
+        world.clock.advance(86400)
+    now = world.clock.now()
+    month = f"{now:%Y-%m}"
+    begin, _ = month_bounds(month)
+    usage = usage_of(world.store, estate(world), month=month, region="us-east-1", begin=begin, until=now)
+    assert [(copy.host, copy.basis, copy.stored_bytes) for copy in usage.copies] == [
+        ("C", "full", 2 * GIB),
+        ("C", "pushed", 1000),
+    ]
+    assert usage.copies[0].since == usage.since, "older ones were there before, and are deleted"
+    assert usage.counts["between_regions"] == pytest.approx(2 * 1000 / 1e9)
+    items = {item.name: item for item in bill(usage, LISTED).items if item.host == "C" or item.name == "transfer"}
+    whole_month = (2 * GIB + 1000) / GIB * LISTED["snapshot"]
+    share = (now - usage.since) / (month_bounds(month)[1] - begin)
+    assert items["copies"].dollars == pytest.approx(whole_month * share)
+    left = (month_bounds(month)[1] - now) / (month_bounds(month)[1] - begin)
+    assert items["copies"].forecast == pytest.approx(whole_month * (share + left))
+    assert items["transfer"].how == "0.0 GB to another region (estimate)"
 
 
 def test_a_stack_without_anything_costs_what_it_is() -> None:

@@ -10,7 +10,7 @@ from chalicelib.pricing import markdown
 from chalicelib.pricing.scenarios import report
 
 ROOT = Path(__file__).resolve().parents[2]
-PAGES = (ROOT / "README.md", ROOT / "docs" / "costs.md")
+PAGES = (ROOT / "README.md", ROOT / "docs" / "costs.md", ROOT / "docs" / "copies.md")
 _BLOCK = re.compile(r"(<!-- costs: (\w+) -->\n).*?(<!-- costs: end -->)", re.DOTALL)
 
 
@@ -20,6 +20,7 @@ def tables() -> dict[str, str]:
     return {
         "article": markdown.article(article),
         "sizes": markdown.sizes(),
+        "copies": markdown.copies(),
         "summary": markdown.summary(),
         "peers": markdown.peers(article),
         "prices": markdown.price_list(),
