@@ -77,12 +77,13 @@ def test_a_night(vault: Vault, source: Path, back: Path) -> None:
     assert vaults.listing(back) == vaults.listing(source)
     root = vault.volume(host)
     wait_until(lambda: {p.name for p in root.iterdir()} == {f"tree.{second}", "current", "committed.json"})
-    assert json.loads((root / "committed.json").read_text()) == {"run_id": second}
+    commit = json.loads((root / "committed.json").read_text())
+    assert (commit["run_id"], commit["change"]["files_deleted"], commit["change"]["files_changed"]) == (second, 1, 1)
 
     seen = len(vault.cloud.reports)
     assert vault.stop_agent() == 0
     last = vault.cloud.wait_for(lambda report: report["state"] == "stopping", after=seen)
-    assert last["commits"] == [{"host": "C", "run_id": second}]
+    assert last["commits"] == [{"host": "C", **commit}]
     assert host.ssh("begin", run()).returncode != 0  # nobody is let in any more
 
 
@@ -265,7 +266,7 @@ def test_a_committed_backup_survives_the_plug(machine: Machine, source: Path) ->
     script = "mkdir /srv/plug && mount -t xfs -o nouuid /srv/dev/vol-0badc0ffee0000000 /srv/plug"
     assert machine.run("/bin/sh", "-c", script).returncode == 0
     root = machine.path("/srv/plug")
-    assert json.loads((root / "committed.json").read_text()) == {"run_id": new}
+    assert json.loads((root / "committed.json").read_text())["run_id"] == new
     for path in ("small", "folder/file"):
         assert (root / f"tree.{new}" / path).read_bytes() == (source / path).read_bytes()
     assert os.readlink(root / "current") == f"tree.{new}"  # noqa: PTH115
