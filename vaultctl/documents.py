@@ -108,6 +108,15 @@ class Archive(Struct, frozen=True, kw_only=True):
     dollars: float
 
 
+class Monthly(Struct, frozen=True, kw_only=True):
+    snapshot_id: str
+    whole_bytes: int
+    months: int
+    own_bytes: int | None = None
+    dollars: float | None = None
+    why_not: str = ""
+
+
 class Retention(Struct, frozen=True, kw_only=True):
     """An answer to `retention`."""
 
@@ -118,6 +127,7 @@ class Retention(Struct, frozen=True, kw_only=True):
     kept_since: datetime | None = None
     deleted: list[Point] = msgspec.field(default_factory=list)
     archive: Archive | None = None
+    monthlies: list[Monthly] = msgspec.field(default_factory=list)
 
 
 class Window(Struct, frozen=True, kw_only=True):

@@ -3,7 +3,7 @@
 import math
 from collections.abc import Callable
 from datetime import datetime
-from typing import Annotated, Literal
+from typing import Annotated, Any, Literal
 
 import msgspec
 from msgspec import Struct
@@ -13,16 +13,16 @@ from chalicelib import errors
 from chalicelib.calling import calling
 from chalicelib.commands import HostChanged
 from chalicelib.control import Amendment
-from chalicelib.growth import GIB
 from chalicelib.model import Host, Marks, PointState, RestorePoint, Retention
 from chalicelib.operators.action import Action
 from chalicelib.operators.clients import Clients
 from chalicelib.operators.cost import known_prices
 from chalicelib.operators.hosts import known_host
 from chalicelib.operators.views import PointView, point_view
-from chalicelib.pricing.history import archive_saves, may_be_archived, own_bytes
+from chalicelib.pricing.history import Monthly, may_be_archived, monthlies
+from chalicelib.pricing.table import LISTED
 from chalicelib.retaining import spared, verdicts
-from chalicelib.retention import Verdict, Why
+from chalicelib.retention import Verdict
 from chalicelib.wiring import Wiring
 
 Places = Annotated[int, msgspec.Meta(ge=0, le=1000)]
@@ -42,7 +42,7 @@ class VerdictView(Struct, frozen=True, kw_only=True):
 
 
 class Archive(Struct, frozen=True, kw_only=True):
-    """What EBS Snapshots Archive would take off a month, at most, if these points were moved there."""
+    """What EBS Snapshots Archive would take off a month, about, if these points were moved there."""
 
     points: list[str]
     dollars: float
@@ -58,6 +58,7 @@ class RetentionAnswer(Struct, frozen=True, kw_only=True):
     verdicts: list[VerdictView]
     deleted: list[PointView]
     archive: Archive | None = None
+    monthlies: list[Monthly] = []
 
 
 class HostRetention(Action, tag="retention"):
@@ -84,6 +85,7 @@ class HostRetention(Action, tag="retention"):
             wired.telemetry.event("retention_changed", host=host.name, **{k: str(v) for k, v in changes.items()})
         host = replace(host, **changes)
         found = verdicts(wired.control, host, wired.clock.now())
+        monthly = _monthlies(wired, host, found)
         return RetentionAnswer(
             host=host.name,
             retention=host.retention or wired.control.policy.retention,
@@ -91,7 +93,8 @@ class HostRetention(Action, tag="retention"):
             kept_since=host.kept_since,
             verdicts=[_verdict_view(each) for each in found],
             deleted=[point_view(point) for point in wired.store.buried(host.name)[::-1]],
-            archive=_archive(wired, host, found),
+            archive=_archive(monthly),
+            monthlies=monthly,
         )
 
     def _changes(self, host: Host, wired: Wiring) -> dict[str, object]:
@@ -109,26 +112,33 @@ class HostRetention(Action, tag="retention"):
         return changes
 
 
-def _archive(wired: Wiring, host: Host, found: list[Verdict]) -> Archive | None:
-    monthlies = [verdict for verdict in found if Why.MONTHLY in verdict.why]
-    places = (host.retention or wired.control.policy.retention).monthly
-    if not any(may_be_archived(verdict.why) for verdict in monthlies):
-        return None
+def _monthlies(wired: Wiring, host: Host, found: list[Verdict]) -> list[Monthly]:
+    """Every monthly point. Nothing is asked of AWS unless one of them might be archived."""
+    clients, places = Clients(wired), (host.retention or wired.control.policy.retention).monthly
+    might: Any = [verdict.point.snapshot_id for verdict in found if may_be_archived(verdict.why)]
+    if not might:
+        return monthlies(found, places, LISTED, sent=[], since=wired.clock.now(), whole={})
     windows = wired.store.windows(host.vault_id)
     runs = [run for window in windows for run in window.runs.values() if run.host == host.name]
-    sent = [(run.started_at, run.stats.bytes_sent or 0) for run in runs if run.stats]
-    since = min((window.opened_at for window in windows), default=wired.clock.now())
-    prices = known_prices(Clients(wired), wired.settings.table)
-    saved: dict[str, float] = {}
-    for index, verdict in enumerate(found):
-        point = verdict.point
-        own = own_bytes(found, index, sent, since) if may_be_archived(verdict.why) else None
-        if own is not None:
-            full = (point.volume_gib or 0) * GIB if point.used_bytes is None else point.used_bytes
-            months = max(1, places - monthlies.index(verdict))
-            saved[str(point.snapshot_id)] = archive_saves(full, min(own, full), months, prices)
-    worth = {snapshot_id: dollars for snapshot_id, dollars in saved.items() if dollars > 0}
-    return Archive(points=list(worth), dollars=math.fsum(worth.values())) if worth else None
+    with calling("DescribeSnapshots"):
+        only: Any = [{"Name": "snapshot-id", "Values": might}]
+        pages = clients.ec2.get_paginator("describe_snapshots").paginate(OwnerIds=["self"], Filters=only)
+        shots = [shot for page in pages for shot in page["Snapshots"]]
+    return monthlies(
+        found,
+        places,
+        known_prices(clients, wired.settings.table),
+        sent=[(run.started_at, run.stats.bytes_sent or 0) for run in runs if run.stats],
+        since=min((window.opened_at for window in windows), default=wired.clock.now()),
+        # https://docs.aws.amazon.com/AWSEC2/latest/APIReference/API_Snapshot.html: what the archive would bill
+        whole={each["SnapshotId"]: full for each in shots if (full := each.get("FullSnapshotSizeInBytes"))},
+        archived={each["SnapshotId"] for each in shots if each.get("StorageTier") == "archive"},
+    )
+
+
+def _archive(found: list[Monthly]) -> Archive | None:
+    saved = {each.snapshot_id: each.dollars for each in found if each.dollars is not None and each.dollars > 0}
+    return Archive(points=list(saved), dollars=math.fsum(saved.values())) if saved else None
 
 
 def _verdict_view(verdict: Verdict) -> VerdictView:

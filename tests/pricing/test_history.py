@@ -7,7 +7,15 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from chalicelib.model import Retention
-from chalicelib.pricing.history import ARCHIVE_MONTHS, archive_saves, kept, may_be_archived, older_gib, own_bytes
+from chalicelib.pricing.history import (
+    ARCHIVE_MONTHS,
+    archive_saves,
+    kept,
+    may_be_archived,
+    monthlies,
+    older_gib,
+    own_bytes,
+)
 from chalicelib.pricing.scenarios import GROWN, NIGHTS, report
 from chalicelib.pricing.table import LISTED
 from chalicelib.pricing.usage import GIB
@@ -76,3 +84,30 @@ def test_what_is_its_own_is_bounded_by_what_came_and_by_what_went() -> None:
     assert own_bytes(verdicts, 0, sent, runs[0]) is None, "the newest: nothing of it has gone yet"
     assert own_bytes(verdicts, 3, sent, runs[0]) is None, "the oldest holds what all share"
     assert own_bytes(verdicts, 2, sent, runs[1]) is None, "not all that was sent is known"
+
+
+def test_each_monthly_is_said_whether_the_archive_saves_and_by_what() -> None:
+    begin = datetime(2026, 1, 1, tzinfo=UTC)
+    nights = [begin + timedelta(days=30 * number) for number in range(6)]
+    only_monthly = (Why.MONTHLY,)
+    whys = [only_monthly, only_monthly, only_monthly, (Why.MONTHLY, Why.LOCKED), only_monthly, (Why.DAILY, Why.MONTHLY)]
+    verdicts = [Verdict(point=point(at), keep=True, why=why) for at, why in zip(nights, whys, strict=True)][::-1]
+    ids = [str(verdict.point.snapshot_id) for verdict in verdicts][::-1]
+    runs = [verdict.point.run_started_at for verdict in verdicts][::-1]
+    sent = [(at, amount * GIB) for at, amount in zip(runs, (9, 4, 4, 1, 1, 9), strict=True)]
+    found = monthlies(
+        verdicts, 24, LISTED, sent=sent, since=runs[0], whole={ids[1]: 8 * GIB, ids[2]: 8 * GIB}, archived={ids[4]}
+    )[::-1]
+    assert [each.why_not for each in found] == [
+        "the oldest: it holds what the others share",
+        "",
+        "",
+        "kept at hand: locked",
+        "is in the archive",
+        "kept at hand: daily",
+    ]
+    first, second = found[1:3]
+    assert (first.own_bytes, second.own_bytes) == (4 * GIB, 1 * GIB)
+    assert first.dollars == pytest.approx(4 * 0.05 - 8 * 0.0125), "a half of it is its own"
+    assert second.dollars == pytest.approx(1 * 0.05 - 8 * 0.0125), "an eighth is not enough: it would cost more"
+    assert (second.before, second.after, second.months) == (ids[1], ids[3], 21)

@@ -11,6 +11,7 @@ from chalicelib.operators.checks import Check
 from chalicelib.operators.hosts import RestorePointsAnswer
 from chalicelib.operators.keeping import Archive, RetentionAnswer, VerdictView
 from chalicelib.operators.views import CopyView, HostView, PointView, RunView, VaultView, WindowView
+from chalicelib.pricing.history import Monthly
 
 NOW = datetime(2026, 11, 24, 19, 0, tzinfo=UTC)
 GIB = 2**30
@@ -254,9 +255,14 @@ RETENTION = RetentionAnswer(
         _verdict(5, False, "superseded", complete=False, outcome=Outcome.CUT, dropped_at=NOW),
         _verdict(9, False, "thinned", dropped_at=NOW, refused="DeleteSnapshot: InvalidSnapshot.InUse: used by ami-1"),
         _verdict(40, True, "locked", held_at=NOW),
+        _verdict(70, True, "monthly"),
     ],
     deleted=[],
-    archive=Archive(points=["snap-00000000000000028"], dollars=0.1875),
+    archive=Archive(points=["snap-00000000000000046"], dollars=0.025),
+    monthlies=[
+        Monthly(snapshot_id=f"snap-{1:017x}", whole_bytes=6 * GIB, months=2, why_not="kept at hand: daily, newest"),
+        Monthly(snapshot_id=f"snap-{70:017x}", whole_bytes=6 * GIB, months=1, own_bytes=5 * GIB, dollars=0.025),
+    ],
 )
 
 

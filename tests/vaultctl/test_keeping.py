@@ -1,6 +1,7 @@
 """retention, lock and unlock against the real application on the local cloud: what goes is gone from EC2, what is
 locked is not, and nothing goes unasked."""
 
+import re
 from collections.abc import Iterator
 from datetime import timedelta
 from typing import Any
@@ -195,5 +196,13 @@ def test_what_the_archive_would_save_is_said(cloud: LocalCloud) -> None:
     archive = answer["archive"]
     assert archive["points"] == [f"snap-{number}" for number in range(8, 0, -1)], "not the last three, nor the oldest"
     assert archive["dollars"] == pytest.approx(8 * 2 * (0.05 - 0.0125))
-    few = ("--daily", "1", "--weekly", "1", "--dry-run")
-    assert "8 of them would cost $0.60 a month less, at most" in run(cloud, "retention", "H", *few).err
+    said = {each["snapshot_id"]: each for each in answer["monthlies"]}
+    assert said["snap-8"]["dollars"] == pytest.approx(2 * (0.05 - 0.0125))
+    assert (said["snap-8"]["before"], said["snap-8"]["after"]) == ("snap-7", "snap-9")
+    assert said["snap-0"]["why_not"].startswith("the oldest")
+    assert said["snap-11"]["why_not"] == "kept at hand: daily, weekly, newest"
+    done = run(cloud, "retention", "H", "--daily", "1", "--weekly", "1", "--dry-run")
+    assert re.search(r"snap-8 +2\.0 GiB +about 2\.0 GiB +21 +saves \$0\.0[78] a month", done.out), done.out
+    assert "aws ec2 modify-snapshot-tier --storage-tier archive --snapshot-id snap-8\n" in done.out
+    assert "--snapshot-id snap-11" not in done.out
+    assert "An estimate" in done.err

@@ -6,13 +6,16 @@ from typing import Annotated, Any
 import typer
 
 from vaultctl.commands.hosts import Name
-from vaultctl.documents import Point, Retention, Verdict, read
+from vaultctl.documents import Monthly, Point, Retention, Verdict, read
 from vaultctl.failures import usage
 from vaultctl.screen import BAD, FAINT, GOOD, WARN, Cell, Row
 from vaultctl.session import Session, session
-from vaultctl.words import NONE, dollars, when
+from vaultctl.words import NONE, dollars, gib, when
 
 Snapshot = Annotated[str, typer.Argument(metavar="POINT", help="Its snapshot, as `vaultctl restore-points` shows it.")]
+
+
+LEAST_SAVING = 0.005  # dollars a month
 
 
 class Mode(StrEnum):
@@ -123,11 +126,35 @@ def _show(here: Session, found: Retention, *, dry_run: bool) -> None:
         here.screen.note(
             f"All up to {until} is held. Once all is well: vaultctl retention {found.host} --release", WARN
         )
-    if found.archive and found.archive.dollars >= 0.005:
-        number, saved = len(found.archive.points), dollars(found.archive.dollars)
-        here.screen.note(f"In EBS's archive {number} of them would cost ${saved} a month less, at most.")
+    _archive(here, found.monthlies)
     if dry_run:
         here.screen.note("Nothing has changed.")
+
+
+def _archive(here: Session, monthlies: list[Monthly]) -> None:
+    """What EBS's archive would save, once a month's point is kept by nothing else."""
+    if all(each.dollars is None for each in monthlies):
+        return
+    rows: list[Row] = []
+    for each in monthlies:
+        own = NONE if each.own_bytes is None else f"about {gib(each.own_bytes)}"
+        if each.dollars is None:
+            worth = Cell(each.why_not, FAINT)
+        elif each.dollars >= LEAST_SAVING:
+            worth = Cell(f"saves ${dollars(each.dollars)} a month", GOOD)
+        else:
+            worth = Cell("saves nothing" if each.dollars > -LEAST_SAVING else f"costs ${dollars(-each.dollars)} more")
+        rows.append((each.snapshot_id, gib(each.whole_bytes), own, str(each.months), worth))
+    here.screen.say("")
+    here.screen.table(("monthly", "whole", "its own", "months", "in EBS's archive"), rows, right=("whole", "months"))
+    worth_it = [each for each in monthlies if each.dollars is not None and each.dollars >= LEAST_SAVING]
+    for each in worth_it:
+        here.screen.say(f"aws ec2 modify-snapshot-tier --storage-tier archive --snapshot-id {each.snapshot_id}")
+    if worth_it:
+        here.screen.note(
+            "An estimate: docs/retention.md (the archive tier) says how to count. From there it takes up to three days"
+            " and $0.03 a GiB to restore, and 90 days are paid at least.",
+        )
 
 
 def _row(here: Session, each: Verdict) -> Row:
