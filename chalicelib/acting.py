@@ -208,6 +208,7 @@ class Actor:
         refused: CloudRefused | None = None
         for point in points:
             if point.host not in made:
+                point = self._control.judged(vault, point)  # noqa: PLW2901
                 try:
                     made[point.host] = self._cloud.snapshot(point)
                 except CloudRefused as error:

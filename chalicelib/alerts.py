@@ -16,6 +16,7 @@ from chalicelib.commands import (
     PointNotDeleted,
     PointSpared,
     PointVolumeStays,
+    PushUnusual,
     RestoreFailed,
     RestoreReady,
     Retired,
@@ -31,6 +32,7 @@ from chalicelib.commands import (
     WindowSealed,
 )
 from chalicelib.model import DrillState
+from chalicelib.points import taken_at
 
 # A deletion that AWS refuses is asked again in a quarter of an hour, then in half of one: who is still refused then
 # waits for somebody.
@@ -73,6 +75,17 @@ def alert_of(fact: Fact) -> tuple[str, str] | None:
                 f"{copy.copy_id or '(id unknown)'}, the copy of {host}'s restore point {copy.point_id} in "
                 f"{copy.region}, is there no more, and nightvault did not delete it. The newest state is copied again. "
                 f"Find out in CloudTrail of {copy.region} who did (DeleteSnapshot).",
+            )
+        case PushUnusual(point=point, before=before):
+            last = f"{before.snapshot_id} of {taken_at(before):%Y-%m-%d %H:%M} UTC" if before else "none"
+            return (
+                f"nightvault: {point.host} pushed something unusual",
+                f"What {point.host} pushed in run {point.run_id} changed or deleted far more than it usually does: "
+                f"{point.marks.unusual}.\nIts restore points from before are kept now, whatever retention says; the "
+                f"newest is {last}. Nobody needs to get up for that.\n"
+                f"Somebody knows why (an upgrade, a folder that was renamed): `vaultctl accept {point.host}`.\n"
+                f"Nobody does: look at {point.host} itself before its next night; `vaultctl rotate {point.host} "
+                "--revoke-now` keeps it from pushing again. More: docs/runbooks/unusual-push.md.",
             )
         case HostKeyUnexpected(expected=expected, seen=seen):
             return (

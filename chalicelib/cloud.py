@@ -333,6 +333,9 @@ class Ec2Cloud:
 
     def snapshot(self, point: RestorePoint) -> str:
         label = "complete" if point.complete else "incomplete"
+        # Given in the same call, so that nobody needs a right to tag what is there; 256 characters at most:
+        # https://docs.aws.amazon.com/AWSEC2/latest/UserGuide/Using_Tags.html#tag-restrictions
+        marked = {"unusual": point.marks.unusual[:256]} if point.marks.unusual else {}
         with calling("CreateSnapshot"):
             made = self._client.create_snapshot(
                 VolumeId=point.volume_id,
@@ -347,6 +350,7 @@ class Ec2Cloud:
                     label=label,
                     started=f"{point.run_started_at.astimezone(UTC):%Y-%m-%dT%H:%M:%SZ}",
                     Name=f"{self._stack} {point.host} {label}",
+                    **marked,
                 ),
             )
         return made["SnapshotId"]

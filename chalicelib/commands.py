@@ -7,6 +7,7 @@ sixty of them.
 from msgspec import Struct
 
 from chalicelib.model import (
+    Change,
     Checked,
     Copy,
     Drill,
@@ -59,7 +60,8 @@ class DrillSeen(Struct, frozen=True, kw_only=True):
 class Report(Struct, frozen=True, kw_only=True):
     """What the agent sees. `transfers`: bytes received of each live one; `commits`: newest run committed, by host.
 
-    `restores`: volumes made from restore points, by host; `drills`: checks of what lies on them, by host.
+    `changes`: what that commit did, by host, if it says. `restores`: volumes made from restore points, by host;
+    `drills`: checks of what lies on them, by host.
     """
 
     instance_id: str
@@ -71,6 +73,7 @@ class Report(Struct, frozen=True, kw_only=True):
     mounts: dict[str, Mount]
     transfers: dict[str, int]
     commits: dict[str, str]
+    changes: dict[str, Change] = {}
     restores: dict[str, PointMount] = {}
     drills: dict[str, DrillSeen] = {}
 
@@ -133,6 +136,15 @@ class VolumesAttached(Struct, frozen=True, kw_only=True):
     hosts: tuple[str, ...]
 
 
+class PushJudged(Struct, frozen=True, kw_only=True):
+    """The push that a restore point is about to be made of is unusual. `before`: the newest that counts before it."""
+
+    host: str
+    run_id: str
+    why: str
+    before: RestorePoint | None = None
+
+
 class PointsMade(Struct, frozen=True, kw_only=True):
     """Snapshots were begun: snapshot id by host."""
 
@@ -153,6 +165,12 @@ class HostChanged(Struct, frozen=True, kw_only=True):
     every_seconds: int | None = None
     max_size_gib: int | None = None
     ping_url: str | None = None
+
+
+class PushesAccepted(Struct, frozen=True, kw_only=True):
+    """An operator says that all that this host pushed is as it should be."""
+
+    host: str
 
 
 class KeyRevoked(Struct, frozen=True, kw_only=True):
@@ -277,9 +295,11 @@ Command = (
     | HostPlaced
     | VolumeMade
     | VolumesAttached
+    | PushJudged
     | PointsMade
     | PointSettled
     | HostChanged
+    | PushesAccepted
     | KeyRevoked
     | HostRetired
     | Hold
@@ -463,6 +483,16 @@ class WindowSealed(Struct, frozen=True, kw_only=True):
     window: Window
 
 
+class PushUnusual(Struct, frozen=True, kw_only=True):
+    """A push changed or deleted far more than its host's usually do; `point.marks.unusual` says what.
+
+    `before`: the newest restore point that counted then.
+    """
+
+    point: RestorePoint
+    before: RestorePoint | None
+
+
 class PointCounted(Struct, frozen=True, kw_only=True):
     """A restore point's snapshot completed; if it is complete, the host's last backup moves."""
 
@@ -621,6 +651,7 @@ Fact = (
     | WakeFaulted
     | WindowClosing
     | WindowSealed
+    | PushUnusual
     | PointCounted
     | PointFailed
     | PointDropped

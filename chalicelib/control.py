@@ -11,10 +11,10 @@ from urllib.parse import urlsplit
 
 from msgspec.structs import replace
 
-from chalicelib import points
+from chalicelib import points, unusual
 from chalicelib.acting import Actor
 from chalicelib.alerts import alert_of
-from chalicelib.commands import Command, Fact, Finish, Observe, PointSettled, Report, Start
+from chalicelib.commands import Command, Fact, Finish, Observe, PointSettled, PushJudged, Report, Start
 from chalicelib.copying import Copying
 from chalicelib.documents import Orders, PointsDocument, RunDocument, orders, points_document, run_document
 from chalicelib.draft import Decision
@@ -175,6 +175,32 @@ class Control:
         """Take what the agent saw. Raises StaleVault when that machine is not meant to run."""
         vault = self.apply(vault_id, report)
         return orders(vault, self.clock.now(), self.policy)
+
+    def judged(self, vault: Vault, point: RestorePoint) -> RestorePoint:
+        """A restore point that is about to be made, marked if its push was unusual; then its host's history is held.
+
+        A failure in here is told, and costs the mark; never the restore point.
+        """
+        if point.change is None or point.marks.unusual:
+            return point
+        try:
+            known = [*self.store.points(point.host), *self.store.buried(point.host), *vault.pending_points.values()]
+            others = (each for each in known if each.host == point.host and each.run_id != point.run_id)
+            earlier = sorted(others, key=points.taken_at, reverse=True)
+            why = unusual.why(point.change, earlier)
+            if why:
+                host = self.store.host(point.host)
+                held = host is None or host.kept_since is not None
+                there = [each for each in earlier if not each.marks.deleted_at]
+                self.apply(
+                    point.vault_id,
+                    PushJudged(host=point.host, run_id=point.run_id, why=why, before=points.newest(there)),
+                    None if held else Amendment(point.host, kept_since=self.clock.now()),
+                )
+        except Exception as failure:
+            self.telemetry.fault("push_not_judged", host=point.host, run_id=point.run_id, error=repr(failure))
+            return point
+        return replace(point, marks=replace(point.marks, unusual=why))
 
     # --- events and the schedule ---
 

@@ -104,6 +104,7 @@ class PointDocument(Struct, frozen=True, kw_only=True):
     point_state: PointState
     fit: bool
     locked: bool
+    unusual: bool
 
 
 class PointsDocument(Struct, frozen=True, kw_only=True):
@@ -289,6 +290,7 @@ def points_document(
                 point_state=states[point.snapshot_id],
                 fit=point.marks.sound,
                 locked=point.marks.locked(now),
+                unusual=bool(point.marks.unusual),
             )
             for point in points.restorable(recorded, states)
             if point.snapshot_id

@@ -354,7 +354,10 @@ class Draft:
 
     def stopped(self) -> None:
         """closing -> sealing: the volumes are at rest; snapshot those that were pushed to."""
-        self.change_window(stopped_at=self.now, points=_points(self.vault, self.window))
+        points = _points(self.vault, self.window)
+        self.change_window(stopped_at=self.now, points=points)
+        for host in points:
+            self.change_slot(host, changed=None)
         self.see_to_growth()
         self.change(phase=Phase.SEALING, launch=None, spent=budget.charge(self.vault, self.window, self.now))
         for kind in self.window.ceilings:
@@ -486,5 +489,6 @@ def _points(vault: Vault, window: Window) -> dict[str, RestorePoint]:
                 complete=run.whole,
                 volume_gib=slot.size_gib,
                 used_bytes=mount.used_bytes if mount and mount.volume_id == slot.volume_id else None,
+                change=slot.changed,
             )
     return points

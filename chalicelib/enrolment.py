@@ -119,6 +119,9 @@ class Enrolment:
             every_seconds=slot.every_seconds,
             enrolled_at=now,
         )
+        if known := self._store.host(code.name):
+            # A new key is no reason to let go of its history.
+            host = replace(host, retention=known.retention, kept_since=known.kept_since)
         return host, decide(vault, HostPlaced(host=code.name, slot=slot), now, policy)
 
     def _place(self, code: Code, public_key: str) -> tuple[Vault, Slot]:

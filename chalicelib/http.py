@@ -11,7 +11,7 @@ from chalice.app import BadRequestError, Chalice, Request, Response
 
 from chalicelib import errors
 from chalicelib.commands import DrillSeen, Finish, Report, Start
-from chalicelib.model import Checked, DrillState, Kind, Mount, Outcome, PointMount, Stats
+from chalicelib.model import Change, Checked, DrillState, Kind, Mount, Outcome, PointMount, Stats
 from chalicelib.ports import Telemetry
 
 MAX_BODY_BYTES = 16 * 1024
@@ -111,9 +111,21 @@ class TransferBody(Wire):
     transfer_bytes: Count
 
 
+class ChangeBody(Wire):
+    files_before: Count
+    files_after: Count
+    files_added: Count
+    files_changed: Count
+    files_deleted: Count
+    bytes_before: Count
+    bytes_after: Count
+    bytes_changed: Count
+
+
 class CommitBody(Wire):
     host: Host
     run_id: UUID
+    change: ChangeBody | None = None
 
 
 class RestoreBody(Wire):
@@ -178,6 +190,7 @@ class ReportBody(Wire):
             },
             transfers={t.host: t.transfer_bytes for t in self.transfers if t.live},
             commits={commit.host: str(commit.run_id) for commit in self.commits},
+            changes={each.host: Change(**msgspec.structs.asdict(each.change)) for each in self.commits if each.change},
             restores={
                 restore.host: PointMount(volume_id=restore.volume_id, state=restore.state, detail=restore.detail)
                 for restore in self.restores

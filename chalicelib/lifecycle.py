@@ -37,6 +37,8 @@ from chalicelib.commands import (
     PointVolumeGone,
     PointVolumeMade,
     PointVolumeRefused,
+    PushJudged,
+    PushUnusual,
     RecordDrill,
     Report,
     RunStarted,
@@ -107,6 +109,8 @@ def decide(vault: Vault, command: Command, now: datetime, policy: Policy) -> Dec
         case VolumesAttached(instance_id=instance_id, hosts=hosts):
             for host in hosts:
                 draft.change_slot(host, attached_to=instance_id)
+        case PushJudged():
+            _push_judged(draft, command)
         case PointsMade(snapshots=snapshots):
             _points_made(draft, snapshots)
         case PointSettled(snapshot_id=snapshot_id, state=state):
@@ -275,9 +279,14 @@ def _take_runs(draft: Draft, command: Report) -> None:
         if committed != slot.committed or (host in command.transfers and not _only_restores(draft, host)):
             # Whatever run it is of, or none: from now on the volume holds what no restore point before does.
             draft.change_slot(host, pushed_at=draft.now, committed=committed)
+        change = command.changes.get(host)
+        if committed != slot.committed and change:
+            # Added up until a restore point is made: a second, small commit must not hide what the first one did.
+            draft.change_slot(host, changed=slot.changed.then(change) if slot.changed else change)
     for run in draft.window.runs.values():
         if run.kind is Kind.BACKUP and command.commits.get(run.host) == run.run_id and not run.committed_at:
-            run = replace(run, committed_at=draft.now, pushed=True)  # noqa: PLW2901
+            change = command.changes.get(run.host)
+            run = replace(run, committed_at=draft.now, pushed=True, change=change)  # noqa: PLW2901
             if run.outcome in (Outcome.CUT, Outcome.ABANDONED):
                 run = replace(run, outcome=Outcome.COMPLETE, reason=f"committed, though {run.reason}")  # noqa: PLW2901
             draft.put_run(run)
@@ -404,6 +413,24 @@ def _observe_closing(draft: Draft, state: InstanceState | None) -> None:
         # Also when the lookup failed (None): a vault is stopped on time, whatever else is broken.
         draft.claim()
         draft.stop_instance()
+
+
+def _push_judged(draft: Draft, command: PushJudged) -> None:
+    """Before its snapshot is made, so that this can carry the tag; told once, however often that is tried."""
+    window, owed = draft.vault.window, draft.vault.owed_points
+    place = window.points if window and command.host in window.points else owed
+    point = place.get(command.host)
+    if point is None or point.run_id != command.run_id or point.marks.unusual:
+        return
+    point = replace(point, marks=replace(point.marks, unusual=command.why))
+    if place is owed:
+        draft.change(owed_points={**owed, command.host: point})
+    else:
+        draft.change_window(points={**place, command.host: point})
+    if slot := draft.vault.hosts.get(command.host):
+        draft.change(hosts={**draft.vault.hosts, command.host: drills.want(slot, "its push was unusual")})
+    draft.facts.append(PushUnusual(point=point, before=command.before))
+    draft.reasons.append(f"the push of {command.host} is unusual: {command.why}")
 
 
 def _points_made(draft: Draft, snapshots: dict[str, str]) -> None:

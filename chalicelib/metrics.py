@@ -32,6 +32,7 @@ SNAPSHOT_FAILURES = Metric("SnapshotFailures", "Count")  # each attempt
 POINTS_GIVEN_UP = Metric("PointsGivenUp", "Count")  # the last one: there is no restore point of that night
 POINTS_DELETED = Metric("PointsDeleted", "Count")  # by retention
 DELETIONS_REFUSED = Metric("DeletionsRefused", "Count")  # each attempt of retention that AWS would not have
+UNUSUAL_PUSHES = Metric("UnusualPushes", "Count")  # changed or deleted far more than its host's usually do
 BUDGETS_SPENT = Metric("BudgetsSpent", "Count")  # a vault has no awake time left until the next UTC day
 RESTORE_READY_SECONDS = Metric("RestoreReadySeconds", "Seconds")  # from a restore's start until it can be pulled
 RESTORES_FAILED = Metric("RestoresFailed", "Count")  # the vault could not give a restore its data
@@ -59,6 +60,7 @@ ALL = (
     POINTS_GIVEN_UP,
     POINTS_DELETED,
     DELETIONS_REFUSED,
+    UNUSUAL_PUSHES,
     BUDGETS_SPENT,
     RESTORE_READY_SECONDS,
     RESTORES_FAILED,

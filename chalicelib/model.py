@@ -102,6 +102,35 @@ class Stats(Struct, frozen=True, kw_only=True):
     push_seconds: int | None = None
 
 
+class Change(Struct, frozen=True, kw_only=True):
+    """What a commit did to the tree that was current before, as the vault counted it: files, and their bytes.
+
+    Same path, size and mtime: unchanged. `bytes_changed`: of files added or changed, as they are after.
+    """
+
+    files_before: int
+    files_after: int
+    files_added: int
+    files_changed: int
+    files_deleted: int
+    bytes_before: int
+    bytes_after: int
+    bytes_changed: int
+
+    def then(self, later: "Change") -> "Change":
+        """Both, one after the other; at most that much: what changed twice counts twice."""
+        return Change(
+            files_before=self.files_before,
+            files_after=later.files_after,
+            files_added=self.files_added + later.files_added,
+            files_changed=self.files_changed + later.files_changed,
+            files_deleted=self.files_deleted + later.files_deleted,
+            bytes_before=self.bytes_before,
+            bytes_after=later.bytes_after,
+            bytes_changed=self.bytes_changed + later.bytes_changed,
+        )
+
+
 class Progress(Struct, frozen=True, kw_only=True):
     """What the vault has received in a run: in all its transfers, since each was first seen."""
 
@@ -151,6 +180,7 @@ class Run(Struct, frozen=True, kw_only=True):
     stats: Stats | None = None
     restore: Restoring | None = None  # None for a backup
     checked: Checked | None = None  # of a drill
+    change: Change | None = None  # of its commit; None also where the vault did not say, as of a host's first
 
     @property
     def live(self) -> bool:
@@ -207,6 +237,7 @@ class Marks(Struct, frozen=True, kw_only=True, omit_defaults=True):
     refused: str = ""
     retry_at: datetime | None = None
     deleted_at: datetime | None = None
+    unusual: str = ""  # why its push was unusual for its host, until an operator accepts it
 
     @property
     def sound(self) -> bool:
@@ -236,6 +267,7 @@ class RestorePoint(Struct, frozen=True, kw_only=True):
     # As the vault's agent last reported it; None where it did not, or an older version wrote this.
     volume_gib: int | None = None
     used_bytes: int | None = None
+    change: Change | None = None  # by all commits since the restore point before
     marks: Marks = Marks()
 
     @property
@@ -346,6 +378,7 @@ class Slot(Struct, frozen=True, kw_only=True):
     ping_url: str = ""
     pushed_at: datetime | None = None  # when it may have been pushed to last
     committed: str = ""  # the run that its volume holds as committed, by the agent's word
+    changed: Change | None = None  # by commits that no restore point holds yet
     wanted_gib: int = 0  # a growth that was decided and not yet made; 0: none
     modified_at: datetime | None = None  # when its volume was last enlarged, or AWS said that it is too soon
     doomed: str = ""  # retired with its volume: the snapshot that holds all that the volume does
@@ -532,6 +565,7 @@ class Host(Struct, frozen=True, kw_only=True):
     retired_at: datetime | None = None
     retention: Retention | None = None  # its own; None: the stack's
     # Something is off, or an operator wants time: every restore point made until then is kept until that is ended.
+    # An unusual push sets it, but never moves it: docs/retention.md says why.
     kept_since: datetime | None = None
     retention_look: RetentionLook | None = None
     drill: Drill | None = None

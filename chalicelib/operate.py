@@ -21,6 +21,7 @@ ACTIONS = {
     "retention": "keeping:HostRetention",
     "lock": "keeping:Lock",
     "unlock": "keeping:Unlock",
+    "accept": "keeping:Accept",
     "change_host": "changes:ChangeHost",
     "rotate": "changes:Rotate",
     "retire": "changes:Retire",

@@ -13,6 +13,7 @@ from chalicelib.commands import (
     HostChanged,
     HostRetired,
     KeyRevoked,
+    PushesAccepted,
     Rebuild,
     Release,
     Retired,
@@ -32,6 +33,7 @@ NOTHING_THERE = "nothing"
 
 Operated = (
     HostChanged
+    | PushesAccepted
     | KeyRevoked
     | HostRetired
     | Hold
@@ -49,6 +51,8 @@ def operated(draft: Draft, command: Operated) -> None:
     match command:
         case HostChanged():
             _change_host(draft, command)
+        case PushesAccepted(host=host):
+            _accept(draft, host)
         case KeyRevoked(host=host):
             _known(draft.vault, host)
             draft.end_runs_of(host, "its key was revoked")
@@ -97,6 +101,22 @@ def _change_host(draft: Draft, command: HostChanged) -> None:
     draft.change_slot(command.host, **given)
     slot = draft.vault.hosts[command.host]
     draft.change_slot(command.host, wanted_gib=min(slot.wanted_gib, slot.limit_gib))
+
+
+def _accept(draft: Draft, host: str) -> None:
+    """Restore points that are not on record yet, since their snapshot is not made or not completed, lose their flag."""
+
+    def accepted(points: dict[str, RestorePoint]) -> dict[str, RestorePoint]:
+        return {
+            key: replace(point, marks=replace(point.marks, unusual="")) if point.host == host else point
+            for key, point in points.items()
+        }
+
+    vault = draft.vault
+    draft.change(pending_points=accepted(vault.pending_points), owed_points=accepted(vault.owed_points))
+    if vault.window:
+        draft.change_window(points=accepted(vault.window.points))
+    draft.reasons.append(f"what {host} pushed is accepted")
 
 
 def _retire(draft: Draft, command: HostRetired) -> None:

@@ -72,7 +72,7 @@ class Store(Protocol):
         ...
 
     def put_point(self, point: RestorePoint) -> None:
-        """Record a restore point. Its marks stay as they are recorded, whatever `point` says of them."""
+        """Record a restore point, with its marks if none are recorded; those that are stay, whatever `point` says."""
         ...
 
     def points(self, host: str) -> list[RestorePoint]:

@@ -148,12 +148,17 @@ class DynamoStore:
         return self._transact(writes, vault)
 
     def put_point(self, point: RestorePoint) -> None:
-        # Not a put: its marks are others' to write.
+        # Not a put: once it is recorded, its marks are others' to write.
+        values: Item = {":doc": _doc(replace(point, marks=Marks()))}
+        change = "SET doc = :doc"
+        if point.marks != Marks():
+            values |= {":marks": _doc(replace(point.marks, version=1)), ":one": {"N": "1"}}
+            change += ", marks = if_not_exists(marks, :marks), marks_version = if_not_exists(marks_version, :one)"
         self._client.update_item(
             TableName=self._table,
             Key=_key(f"POINT#{point.host}", _point_sk(point)),
-            UpdateExpression="SET doc = :doc",
-            ExpressionAttributeValues={":doc": _doc(replace(point, marks=Marks()))},
+            UpdateExpression=change,
+            ExpressionAttributeValues=values,
         )
 
     def points(self, host: str) -> list[RestorePoint]:

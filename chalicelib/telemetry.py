@@ -25,6 +25,7 @@ from chalicelib.commands import (
     PointNotDeleted,
     PointSpared,
     PointVolumeStays,
+    PushUnusual,
     RestoreFailed,
     RestoreReady,
     Retired,
@@ -86,21 +87,8 @@ class PowertoolsTelemetry:
             case WindowSealed(window=window):
                 self.event("window_sealed", window_id=window.window_id, awake_seconds=window.awake_seconds)
                 self._measure(metrics.SECONDS_AWAKE, window.awake_seconds)
-            case PointCounted(point=point):
-                self.event(
-                    "restore_point",
-                    host=point.host,
-                    window_id=point.window_id,
-                    run_id=point.run_id,
-                    snapshot_id=point.snapshot_id,
-                    complete=point.complete,
-                )
-                self._measure(metrics.RESTORE_POINTS, 1, "complete" if point.complete else "incomplete")
-            case PointFailed(point=point, final=final):
-                self.event("restore_point_failed", host=point.host, window_id=point.window_id, final=final)
-                self._measure(metrics.SNAPSHOT_FAILURES, 1)
-                if final:
-                    self._measure(metrics.POINTS_GIVEN_UP, 1, host=point.host)
+            case PointCounted() | PointFailed() | PushUnusual():
+                self._point(fact)
             case PointDropped() | PointSpared() | PointDeleted() | PointNotDeleted():
                 self._retention(fact)
             case PointCopied() | CopyRefused() | CopyLost() | CopyDeleted():
@@ -119,6 +107,30 @@ class PowertoolsTelemetry:
             case HostKeyUnexpected(expected=expected, seen=seen):
                 self.event("host_key_unexpected", expected=expected, seen=seen)
                 self._measure(metrics.UNEXPECTED_HOST_KEYS, 1)
+            case _:
+                assert_never(fact)
+
+    def _point(self, fact: PointCounted | PointFailed | PushUnusual) -> None:
+        match fact:
+            case PointCounted(point=point):
+                self.event(
+                    "restore_point",
+                    host=point.host,
+                    window_id=point.window_id,
+                    run_id=point.run_id,
+                    snapshot_id=point.snapshot_id,
+                    complete=point.complete,
+                )
+                self._measure(metrics.RESTORE_POINTS, 1, "complete" if point.complete else "incomplete")
+            case PointFailed(point=point, final=final):
+                self.event("restore_point_failed", host=point.host, window_id=point.window_id, final=final)
+                self._measure(metrics.SNAPSHOT_FAILURES, 1)
+                if final:
+                    self._measure(metrics.POINTS_GIVEN_UP, 1, host=point.host)
+            case PushUnusual(point=point, before=before):
+                known = before and before.snapshot_id
+                self.event("push_unusual", host=point.host, run_id=point.run_id, why=point.marks.unusual, before=known)
+                self._measure(metrics.UNUSUAL_PUSHES, 1, host=point.host)
             case _:
                 assert_never(fact)
 

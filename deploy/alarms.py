@@ -147,6 +147,13 @@ ALARMS = (
         resolved=True,
     ),
     Alarm(
+        name="unusual-push",
+        what="A host pushed what changed or deleted far more than it usually does. Its history is held.",
+        first="read nightvault's own mail; once somebody knows why, `vaultctl accept HOST`.",
+        metric=metrics.UNUSUAL_PUSHES,
+        statistic="Sum",
+    ),
+    Alarm(
         name="unexpected-host-key",
         what="A vault showed another ssh host key than the one it enrolled with.",
         first="unless you know who changed the machine, stop its instance, and do not terminate it.",

@@ -37,6 +37,7 @@ class Host(Struct, frozen=True, kw_only=True):
     growth_bytes_per_day: float | None = None
     live_run_id: str | None = None
     ping_url: str | None = None
+    kept_since: datetime | None = None
 
 
 class Stats(Struct, frozen=True, kw_only=True):
@@ -78,6 +79,7 @@ class Point(Struct, frozen=True, kw_only=True):
     dropped_at: datetime | None = None
     dropped_for: str = ""
     deleted_at: datetime | None = None
+    unusual: str = ""
 
 
 class Copy(Struct, frozen=True, kw_only=True):
@@ -128,6 +130,14 @@ class Retention(Struct, frozen=True, kw_only=True):
     deleted: list[Point] = msgspec.field(default_factory=list)
     archive: Archive | None = None
     monthlies: list[Monthly] = msgspec.field(default_factory=list)
+
+
+class Accepted(Struct, frozen=True, kw_only=True):
+    """An answer to `accept`."""
+
+    host: str
+    accepted: list[Point]
+    kept_since: datetime | None = None
 
 
 class Window(Struct, frozen=True, kw_only=True):

@@ -324,7 +324,7 @@ def _retention(facts: Facts) -> Iterator[Finding]:
                 resource=point.snapshot_id,
             )
     for host in facts.hosts:
-        if host.kept_since:
+        if host.kept_since and host.name not in _flagged(facts):
             yield Finding(
                 level="warning",
                 what=f"every restore point of {host.name} made up to {host.kept_since:%Y-%m-%dT%H:%M:%SZ} is kept, and"
@@ -368,6 +368,24 @@ def _copies(facts: Facts) -> Iterator[Finding]:
                 remedy="look for `copy_` and `copying_failed` in the log group of the stack's Sweep function",
                 resource=host.name,
             )
+
+
+def _flagged(facts: Facts) -> dict[str, str]:
+    """Why the newest unusual push of a host is, by host: also of those whose snapshot is under way."""
+    coming = (point for vault in facts.vaults for point in vault.pending_points.values())
+    return {point.host: point.marks.unusual for point in (*facts.points, *coming) if point.marks.unusual}
+
+
+def _unusual(facts: Facts) -> Iterator[Finding]:
+    for host, why in _flagged(facts).items():
+        yield Finding(
+            level="warning",
+            what=f"{host} pushed something unusual: {why}; its restore points from before are kept, and cost, until"
+            " somebody says otherwise",
+            remedy=f"`vaultctl restore-points {host}` shows which; once you know why: `vaultctl accept {host}`."
+            " If nobody knows: docs/runbooks/unusual-push.md",
+            resource=host,
+        )
 
 
 def _encryption(facts: Facts) -> Iterator[Finding]:
@@ -477,6 +495,7 @@ CHECKS: dict[str, tuple[Callable[[Facts], Iterator[Finding]], str]] = {
     "points": (_points, "every restore point has its snapshot, and every snapshot its restore point"),
     "retention": (_retention, "what retention needs no more is deleted, and no host's history is held"),
     "copies": (_copies, "no copy in another region is behind, refused or left over"),
+    "unusual": (_unusual, "no host has pushed anything unusual that nobody has accepted"),
     "encryption": (_encryption, "volumes and snapshots are encrypted"),
     "public": (_public, "no snapshot is shared with the world"),
     "ingress": (_ingress, "only hosts with a live run are let in"),

@@ -1,4 +1,4 @@
-"""Actions about what is kept: a host's retention, and locks on single restore points. docs/retention.md explains it."""
+"""Actions about what is kept: retention, unusual pushes, and locks. docs/retention.md explains it."""
 
 import math
 from collections.abc import Callable
@@ -11,7 +11,7 @@ from msgspec.structs import replace
 
 from chalicelib import errors
 from chalicelib.calling import calling
-from chalicelib.commands import HostChanged
+from chalicelib.commands import HostChanged, PushesAccepted
 from chalicelib.control import Amendment
 from chalicelib.model import Host, Marks, PointState, RestorePoint, Retention
 from chalicelib.operators.action import Action
@@ -146,6 +146,57 @@ def _verdict_view(verdict: Verdict) -> VerdictView:
     return VerdictView(
         point=point_view(verdict.point), keep=verdict.keep, why=[str(why) for why in verdict.why], refused=marks.refused
     )
+
+
+# --- unusual pushes ---------------------------------------------------------------------------------------
+
+
+class AcceptAnswer(Struct, frozen=True, kw_only=True):
+    """`accepted`: the restore points that lost, or with `dry_run` would lose, their flag, newest first.
+
+    `kept_since`: of the hold that was ended, or would be.
+    """
+
+    host: str
+    accepted: list[PointView]
+    kept_since: datetime | None
+
+
+class Accept(Action, tag="accept"):
+    """What a host pushed is as it should be: no restore point of it is unusual any more, and its history not held.
+
+    `dry_run`: says what that would do, and changes nothing.
+    """
+
+    host: str
+    dry_run: bool = False
+
+    def answer(self, wired: Wiring) -> AcceptAnswer:
+        """Raises UnknownHost, LostRace."""
+        host = known_host(wired, self.host)
+        vault = wired.store.vault(host.vault_id)
+        # Not on record before its snapshot has completed or failed.
+        coming = [*vault.pending_points.values(), *vault.owed_points.values()] if vault else []
+        if vault and vault.window:
+            coming += [point for point in vault.window.points.values() if point.snapshot_id is None]
+        if not self.dry_run:
+            # First, so that what is coming comes without its flag.
+            amend = Amendment(host.name, kept_since=None)
+            wired.control.apply(host.vault_id, PushesAccepted(host=host.name), amend)
+            wired.store.put_retention_look(host.name, None)
+        recorded = wired.store.points(host.name)
+        known = {point.snapshot_id for point in recorded}
+        coming = [point for point in coming if point.host == host.name and point.snapshot_id not in known]
+        flagged = [point for point in [*coming[::-1], *recorded[::-1]] if point.marks.unusual]
+        if not self.dry_run:
+            for point in flagged:
+                if point.snapshot_id in known:
+                    _mark(wired, point, lambda marks: replace(marks, unusual=""))
+            accepted = [str(point.snapshot_id) for point in flagged]
+            wired.telemetry.event("pushes_accepted", host=host.name, points=accepted, kept_since=host.kept_since)
+        return AcceptAnswer(
+            host=host.name, accepted=[point_view(point) for point in flagged], kept_since=host.kept_since
+        )
 
 
 # --- single restore points --------------------------------------------------------------------------------

@@ -10,6 +10,7 @@ from msgspec import Struct
 
 from chalicelib import budget
 from chalicelib.model import (
+    Change,
     Copy,
     Host,
     Kind,
@@ -44,12 +45,14 @@ class RunView(Struct, frozen=True, kw_only=True):
     committed: bool
     progress: Progress | None
     stats: Stats | None
+    change: Change | None = None
 
 
 class PointView(Struct, frozen=True, kw_only=True):
     """POINT. `snapshot_id` null: not made yet. `volume_gib` null: made by a version that did not record it.
 
     `fit`: passed its last drill, or not; null: never drilled. `dropped_at`: retention needs it no more.
+    `unusual`: why what was pushed is unusual for its host, until that is accepted.
     """
 
     snapshot_id: str | None
@@ -69,6 +72,8 @@ class PointView(Struct, frozen=True, kw_only=True):
     dropped_at: datetime | None = None
     dropped_for: str = ""
     deleted_at: datetime | None = None
+    unusual: str = ""
+    change: Change | None = None
 
 
 class CopyView(Struct, frozen=True, kw_only=True):
@@ -139,6 +144,7 @@ class HostView(Struct, frozen=True, kw_only=True):
     growth_bytes_per_day: int | None
     live_run_id: str | None
     ping_url: str
+    kept_since: datetime | None = None
 
 
 def run_view(run: Run, window_id: str | None) -> RunView:
@@ -155,6 +161,7 @@ def run_view(run: Run, window_id: str | None) -> RunView:
         committed=run.committed_at is not None,
         progress=run.progress,
         stats=run.stats,
+        change=run.change,
     )
 
 
@@ -177,6 +184,8 @@ def point_view(point: RestorePoint) -> PointView:
         dropped_at=point.marks.dropped_at,
         dropped_for=point.marks.dropped_for,
         deleted_at=point.marks.deleted_at,
+        unusual=point.marks.unusual,
+        change=point.change,
     )
 
 
@@ -259,6 +268,7 @@ def host_view(host: Host, vault: Vault | None, history: Iterable[Window], now: d
         growth_bytes_per_day=_slope(known),
         live_run_id=_live_run(vault, host.name) if vault else None,
         ping_url=slot.ping_url if slot else "",
+        kept_since=host.kept_since,
     )
 
 

@@ -8,9 +8,11 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from chalicelib import operate
+from chalicelib.model import Change
 from tests.api.conftest import KEY, R1, R2, Api
 
 START = {"run_id": R1, "kind": "backup"}
+CHANGE = dict.fromkeys(Change.__struct_fields__, 1)
 FINISH = {"run_id": R1, "outcome": "complete", "exit_code": 0}
 
 
@@ -276,6 +278,15 @@ BAD_REPORTS: dict[str, dict[str, Any]] = {
     "negative bytes": {"transfers": [{"host": "C", "live": True, "transfer_bytes": -1}]},
     "live as text": {"transfers": [{"host": "C", "live": "yes", "transfer_bytes": 1}]},
     "a commit of no uuid": {"commits": [{"host": "C", "run_id": "x"}]},
+    **{
+        f"a change with {name}": {"commits": [{"host": "C", "run_id": R1, "change": change}]}
+        for name, change in {
+            "half of it": {"files_before": 1},
+            "an unknown member": {**CHANGE, "files_renamed": 1},
+            "a negative number": {**CHANGE, "files_deleted": -1},
+            "a fraction": {**CHANGE, "bytes_changed": 0.5},
+        }.items()
+    },
 }
 
 

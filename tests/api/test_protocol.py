@@ -5,9 +5,10 @@ from typing import Any
 import pytest
 from chalice.local import ChaliceRequestHandler
 
+from chalicelib import operate
 from chalicelib.errors import NightvaultError
 from chalicelib.http import STATUS
-from chalicelib.model import Phase
+from chalicelib.model import Change, Phase
 from tests.api.conftest import KEY, R1, R2, R3, Answer, Api
 
 DOCUMENT = {
@@ -110,6 +111,19 @@ def test_a_night_over_http(api: Api) -> None:
     assert document["window"] is None
 
 
+def test_what_a_commit_changed_is_told_and_shown_to_operators(api: Api) -> None:
+    change = dict(zip(Change.__struct_fields__, range(1, 9), strict=True))
+    api.start("C", R1)
+    api.boot()
+    assert api.report(commits=[{"host": "C", "run_id": R1, "change": change}]).status == 200
+    api.finish("C", R1)
+    api.world.clock.advance(1)
+    api.world.arrive()
+    shown = operate.operate({"action": "host", "host": "C"})
+    assert [each["change"] for each in (shown["runs"][0], shown["restore_points"][0])] == [change, change]
+    assert api.points("C").json["points"][0]["unusual"] is False
+
+
 def test_no_member_is_named_twice(api: Api) -> None:
     """sh reads the document with sed."""
     api.start("C", R1)
@@ -155,6 +169,7 @@ def test_a_restore_of_an_older_point_over_http(api: Api) -> None:
         "point_state": str,
         "fit": bool,
         "locked": bool,
+        "unusual": bool,
     }
     assert listed.text.count("},{") == 1, "sh splits it there"
 

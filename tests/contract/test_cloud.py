@@ -19,6 +19,7 @@ from chalicelib.model import (
     MAX_VOLUMES,
     InstanceState,
     Launch,
+    Marks,
     Outcome,
     PointState,
     PointVolume,
@@ -558,6 +559,10 @@ def test_everything_is_tagged(aws: Bed) -> None:
         "nightvault:started": "2026-11-23T01:02:03Z",
         "Name": f"{aws.name} C complete",
     }
+
+    flagged = replace(point(volume_id), marks=Marks(unusual="999 of 1,000 files fewer (100%; usually 0%)"))
+    snapshot_id = wait_until(lambda: _try(lambda: aws.cloud.snapshot(flagged)))
+    assert tags_of(aws.ec2, snapshot_id)["nightvault:unusual"] == flagged.marks.unusual
 
 
 def test_the_machine_is_alone_in_its_group_and_its_tags_may_stand_in_its_metadata(aws: Bed) -> None:

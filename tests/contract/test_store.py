@@ -389,6 +389,18 @@ def test_a_record_that_is_written_again_keeps_its_marks(store: Store) -> None:
     assert store.points("C") == [replace(settled, marks=Marks(version=1, held_at=NOW))]
 
 
+def test_the_marks_that_a_point_is_first_recorded_with_are_its_first(store: Store) -> None:
+    flagged = replace(point("C", 1), marks=Marks(unusual="90 %"))
+    for _ in range(2):
+        store.put_point(flagged)
+    (read,) = store.points("C")
+    assert read.marks == Marks(version=1, unusual="90 %")
+    assert not store.mark(flagged, Marks(held_at=NOW)), "that was another version"
+    assert store.mark(read, replace(read.marks, unusual=""))
+    store.put_point(flagged)
+    assert store.points("C")[0].marks == Marks(version=2)
+
+
 def test_a_buried_point_leaves_with_its_marks_and_is_marked_no_more(store: Store) -> None:
     for minutes in (1, 2):
         store.put_point(point("C", minutes))

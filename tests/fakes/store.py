@@ -82,7 +82,8 @@ class MemoryStore:
     def put_point(self, point: RestorePoint) -> None:
         with self._lock:
             known = self._points.get(_place(point))
-            self._points[_place(point)] = replace(point, marks=known.marks if known else Marks())
+            marks = replace(point.marks, version=1) if point.marks != Marks() else Marks()
+            self._points[_place(point)] = replace(point, marks=known.marks if known and known.marks.version else marks)
 
     def points(self, host: str) -> list[RestorePoint]:
         return _oldest_first(point for (owner, _), point in self._points.items() if owner == host)

@@ -9,7 +9,7 @@ from chalicelib.control import Control
 from chalicelib.documents import Orders, RestoreOrder, RunDocument
 from chalicelib.enrolment import Enrolment
 from chalicelib.growth import GIB
-from chalicelib.model import Agent, Checked, Kind, Mount, Outcome, PointMount, Policy, Stats, Vault
+from chalicelib.model import Agent, Change, Checked, Kind, Mount, Outcome, PointMount, Policy, Stats, Vault
 from chalicelib.settings import Settings
 from chalicelib.wiring import Wiring
 from tests.fakes.clock import FakeClock
@@ -54,6 +54,7 @@ class World:
         )
         self.enrolment = Enrolment(self.control)
         self.commits: dict[str, str] = {}
+        self.changes: dict[str, Change] = {}
         self.used_gib: dict[str, int] = {}
         self.seen_restores: dict[str, PointMount] | None = None  # what the agent says instead of what is so
         self.drill_orders: dict[str, RestoreOrder] = {}  # by host; the agent answers those that are in `checks`
@@ -91,16 +92,19 @@ class World:
         stats = Stats(bytes_sent=1000)
         return self.control.finish(Finish(host=host, run_id=run_id, outcome=outcome, exit_code=exit_code, stats=stats))
 
-    def commit(self, host: str, run_id: str) -> None:
-        """The host's push is committed on its volume; the agent says so."""
+    def commit(self, host: str, run_id: str, change: Change | None = None) -> None:
+        """The host's push is committed on its volume; the agent says so, and what that changed."""
         self.commits[host] = run_id
+        self.changes.pop(host, None)
+        if change:
+            self.changes[host] = change
         self.report()
 
-    def backed_up(self, host: str, run_id: str) -> str:
+    def backed_up(self, host: str, run_id: str, change: Change | None = None) -> str:
         """A night of this host alone, until its restore point counts; gives the snapshot's id."""
         self.start(host, run_id)
         self.boot()
-        self.commit(host, run_id)
+        self.commit(host, run_id, change)
         self.finish(host, run_id)
         self.clock.advance(1)
         self.arrive()
@@ -148,6 +152,7 @@ class World:
                 mounts=mounts,
                 transfers=transfers or {},
                 commits=self.commits,
+                changes=self.changes,
                 restores=self.seen_restores
                 or {
                     host: PointMount(volume_id=v, state="mounted" if v in self.cloud.mounted_points else "absent")

@@ -25,6 +25,7 @@ class _Disk:
     size_gib: int
     attached_to: str | None = None
     committed: str | None = None
+    change: dict[str, int] | None = None  # what that did
     used: float = 0.0  # share of its size
 
 
@@ -46,10 +47,11 @@ class FakeVault(NoMachines):
         """The host has an rsync running, that far."""
         self._agent_of(host).set_transfer(host, transfer_bytes)
 
-    def commit(self, host: str, run_id: str) -> None:
-        """The host's push is whole and current; its transfer has ended."""
+    def commit(self, host: str, run_id: str, change: dict[str, int] | None = None) -> None:
+        """The host's push is whole and current; its transfer has ended. `change`: CHANGE of docs/operate.md."""
         agent = self._agent_of(host)
-        self.disks[agent.volume_of(host)].committed = run_id
+        disk = self.disks[agent.volume_of(host)]
+        disk.committed, disk.change = run_id, change
         agent.set_transfer(host, None)
 
     def fill(self, host: str, used: float) -> None:
@@ -240,9 +242,9 @@ class _Agent:
                 {"host": host, "live": True, "transfer_bytes": done} for host, done in list(self.transfers.items())
             ],
             "commits": [
-                {"host": each["host"], "run_id": run_id}
+                {"host": each["host"], "run_id": disk.committed} | ({"change": disk.change} if disk.change else {})
                 for each in self.orders["hosts"]
-                if (run_id := self._disk_value(each["volume_id"]))
+                if (disk := self._attached(each["volume_id"])) and disk.committed
             ],
         }
         body["restores"] = self._mount_restores()
@@ -286,6 +288,6 @@ class _Agent:
             "free_bytes": round(size * (1 - disk.used)) if disk and here else 0,
         }
 
-    def _disk_value(self, volume_id: str) -> str | None:
+    def _attached(self, volume_id: str) -> _Disk | None:
         disk = self.vault.disks.get(volume_id)
-        return disk.committed if disk and disk.attached_to == self.guest.instance_id else None
+        return disk if disk and disk.attached_to == self.guest.instance_id else None

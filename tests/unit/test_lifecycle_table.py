@@ -35,6 +35,8 @@ from chalicelib.commands import (
     PointVolumeGone,
     PointVolumeMade,
     PointVolumeRefused,
+    PushesAccepted,
+    PushJudged,
     Rebuild,
     Release,
     Report,
@@ -218,6 +220,8 @@ COMMANDS: dict[str, Command] = {
         drills={"C": DrillSeen(run_id="d1", volume_id="vol-C1", checked=Checked(state=DrillState.PASSED))},
     ),
     "drill recorded": DrillRecorded(host="H", run_id="d0"),
+    "push judged": PushJudged(host="C", run_id="r1", why="90 % fewer files"),
+    "push accepted": PushesAccepted(host="C"),
     "point completed": PointSettled(snapshot_id="snap-0", state=PointState.COMPLETED),
     "point failed": PointSettled(snapshot_id="snap-0", state=PointState.ERROR),
 }
@@ -391,6 +395,10 @@ report, drill passed
 drill recorded
     asleep waking open closing sealing faulted  stays
 point completed
+    asleep waking open closing sealing faulted  stays
+push judged
+    asleep waking open closing sealing faulted  stays
+push accepted
     asleep waking open closing sealing faulted  stays
 point failed
     asleep                                      stays: MakePoints

@@ -8,7 +8,7 @@ import pytest
 from chalicelib.commands import Report
 from chalicelib.control import Control
 from chalicelib.enrolment import Enrolment
-from chalicelib.model import Mount, Outcome, PointState, RestorePoint
+from chalicelib.model import Change, Mount, Outcome, PointState, RestorePoint
 from chalicelib.telemetry import PowertoolsTelemetry
 from deploy.alarms import alarms
 from tests.fakes.cloud import Snapshot
@@ -73,8 +73,8 @@ class Watched:
         metric = key("AWS/Lambda", name, {"FunctionName": f"{STACK}-{function}"})
         self.metrics.put(metric, self.world.clock.now(), value)
 
-    def night(self, number: int, *hosts: str) -> None:
-        """All hosts push and are done within ten minutes; the rest of 24 hours passes."""
+    def night(self, number: int, *hosts: str, change: Change | None = None) -> None:
+        """All hosts push and are done within ten minutes; the rest of 24 hours passes. `change`: by each of them."""
         world = self.world
         began = world.clock.now()
         runs = {host: R(100 * number + n) for n, host in enumerate(hosts)}
@@ -84,7 +84,7 @@ class Watched:
         world.boot()
         self.minutes(8)
         for host, run_id in runs.items():
-            world.commit(host, run_id)
+            world.commit(host, run_id, change)
             world.finish(host, run_id)
         self.minute()
         world.arrive()

@@ -11,6 +11,7 @@ from chalicelib.errors import CloudRefused
 from chalicelib.model import Phase
 from deploy.alarms import ALARMS
 from deploy.policies import FUNCTIONS
+from tests.unit.test_unusual_nights import QUIET, WIPE
 from tests.watch.cloudwatch import Metrics, Watch
 from tests.watch.nights import R, Watched, opened, report
 
@@ -185,6 +186,14 @@ def test_a_volume_nearly_full_stays_told_until_it_is_not(stack: Watched) -> None
         report(stack, used=0.6)
         stack.minute()
     assert stack.up == set()
+
+
+def test_an_unusual_push(stack: Watched) -> None:
+    stack.night(0, "C", "H", change=QUIET)
+    assert stack.raised == set()
+    stack.night(1, "C", "H", change=WIPE)
+    assert stack.raised == {"unusual-push"}
+    assert stack.up == set(), "a day later nothing new has been counted"
 
 
 def test_an_unexpected_host_key(stack: Watched) -> None:

@@ -19,6 +19,7 @@ from deploy import alarms, parts
 from deploy.alarms import ALARMS
 from deploy.dashboard import dashboard
 from deploy.policies import FUNCTIONS
+from tests.unit.test_unusual_nights import WIPE
 from tests.watch.cloudwatch import Key, key, resolve
 from tests.watch.nights import NAMES, R, Watched, opened, report
 
@@ -158,6 +159,7 @@ def everything_happens(stack: Watched) -> None:
     opened(stack, "C", "H", "O", "L", first=50)
     report(stack, host_key="ssh-ed25519 " + "B" * 68, used=0.5)
     world.report(transfers={"H": 7})
+    world.commit("H", R(51), WIPE)
     world.finish("H", R(51), Outcome.FAILED, 5)  # pushed, and failed: an incomplete restore point
     while world.vault.window and world.clock.now() < world.vault.window.closes_at:
         report(stack, used=0.5)  # C alone is seen alive: O and L are abandoned, C is cut by the window

@@ -161,6 +161,8 @@ def _state(each: Host) -> Cell:
         return Cell("OVERDUE", BAD)
     if each.live_run_id:
         return Cell("under way", GOOD)
+    if each.kept_since:
+        return Cell("HELD", WARN)
     return Cell("ok", GOOD) if each.last else Cell("no backup yet", WARN)
 
 
@@ -254,13 +256,24 @@ def _copies(here: Session, copies: list[Copy]) -> None:
             here.screen.say(f"{each.copy_id or each.snapshot_id}: AWS refused: {each.refused}", BAD)
 
 
+def label(point: Point) -> Cell:
+    """What a point is worth."""
+    if not point.complete:
+        return Cell(f"incomplete ({point.outcome}){', UNUSUAL' if point.unusual else ''}", WARN)
+    said = {None: "complete", True: "complete, proven", False: "complete, UNFIT"}[point.fit]
+    if point.unusual:
+        return Cell(f"{said}, UNUSUAL", BAD)
+    return Cell(said, BAD if point.fit is False else GOOD)
+
+
 def _points(here: Session, points: list[Point]) -> None:
     rows: list[Row] = []
     for each in points:
-        label = Cell("complete", GOOD) if each.complete else Cell(f"incomplete ({each.outcome})", WARN)
         state = Cell(each.state, BAD if each.state == "error" else "" if each.state == "completed" else WARN)
         size = NONE if each.volume_gib is None else f"{each.volume_gib} GiB"
-        rows.append((when(each.made_at, here.zone), each.snapshot_id or NONE, label, state, size, each.run_id[:8]))
+        rows.append(
+            (when(each.made_at, here.zone), each.snapshot_id or NONE, label(each), state, size, each.run_id[:8])
+        )
     if rows:
         here.screen.table(("made", "snapshot", "label", "state", "volume", "run"), rows, right=("volume",))
     else:

@@ -1,12 +1,12 @@
-"""What is kept: a host's retention, and locks on single restore points."""
+"""What is kept: a host's retention, unusual pushes, and locks on single restore points."""
 
 from enum import StrEnum
 from typing import Annotated, Any
 
 import typer
 
-from vaultctl.commands.hosts import Name
-from vaultctl.documents import Monthly, Point, Retention, Verdict, read
+from vaultctl.commands.hosts import Name, label
+from vaultctl.documents import Accepted, Monthly, Point, Retention, Verdict, read
 from vaultctl.failures import usage
 from vaultctl.screen import BAD, FAINT, GOOD, WARN, Cell, Row
 from vaultctl.session import Session, session
@@ -26,7 +26,7 @@ class Mode(StrEnum):
 
 
 def add_to(app: typer.Typer) -> None:
-    for command in (retention, lock, unlock):
+    for command in (retention, accept, lock, unlock):
         app.command()(command)
 
 
@@ -62,6 +62,30 @@ def retention(
         here.screen.document(answer)
     else:
         _show(here, read(answer, Retention), dry_run=dry_run and changes)
+
+
+def accept(
+    context: typer.Context,
+    name: Name,
+    yes: Annotated[bool, typer.Option("--yes", "-y", help="Do not ask.")] = False,
+) -> None:
+    """Say that an unusual push is as it should be: ends the hold of the host's history. Shows what, and asks."""
+    here = session(context)
+    if not yes:
+        found = read(here.operate.ask("accept", host=name, dry_run=True), Accepted)
+        if found.accepted:
+            for each in found.accepted:
+                here.screen.note(f"{when(each.made_at, here.zone)}  {each.snapshot_id or NONE}  {each.unusual}", WARN)
+            here.confirm(f"Is that as it should be? Retention may then delete what {name} had before.", yes=False)
+    answer = here.operate.ask("accept", host=name)
+    if here.screen.as_json:
+        here.screen.document(answer)
+        return
+    done = read(answer, Accepted)
+    number = len(done.accepted)
+    what = f"{number} restore point{'' if number == 1 else 's'} of {name} accepted" if number else "nothing to accept"
+    hold = f"all up to {when(done.kept_since, here.zone)} is held no more" if done.kept_since else "nothing was held"
+    here.screen.say(f"{what}; {hold}.")
 
 
 def lock(
@@ -123,9 +147,9 @@ def _show(here: Session, found: Retention, *, dry_run: bool) -> None:
     )
     if found.kept_since:
         until = when(found.kept_since, here.zone)
-        here.screen.note(
-            f"All up to {until} is held. Once all is well: vaultctl retention {found.host} --release", WARN
-        )
+        unusual = any(each.point.unusual for each in found.verdicts)
+        end = f"accept {found.host}" if unusual else f"retention {found.host} --release"
+        here.screen.note(f"All up to {until} is held. Once all is well: vaultctl {end}", WARN)
     _archive(here, found.monthlies)
     if dry_run:
         here.screen.note("Nothing has changed.")
@@ -168,15 +192,6 @@ def _row(here: Session, each: Verdict) -> Row:
         fate,
         Cell(because, BAD if each.refused else ""),
     )
-
-
-def label(point: Point) -> Cell:
-    """What a point is worth."""
-    if not point.complete:
-        return Cell(f"incomplete ({point.outcome})", WARN)
-    if point.fit is None:
-        return Cell("complete", GOOD)
-    return Cell("complete, proven", GOOD) if point.fit else Cell("complete, UNFIT", BAD)
 
 
 def _one(here: Session, answer: dict[str, Any]) -> None:
