@@ -19,6 +19,7 @@ from chalicelib.commands import (
     Detach,
     Effect,
     Enlarge,
+    FindVolumes,
     GroupMade,
     GrowthPostponed,
     Launched,
@@ -36,6 +37,7 @@ from chalicelib.commands import (
     RemovePointVolume,
     Revoke,
     SetIngress,
+    SnapshotMissing,
     Stop,
     Terminate,
     VolumeDeleted,
@@ -43,12 +45,13 @@ from chalicelib.commands import (
     VolumeEnlarged,
     VolumeMade,
     VolumesAttached,
+    VolumesMissing,
     Wake,
     WakeFailed,
 )
 from chalicelib.enrolment import agent_code
 from chalicelib.errors import CloudRefused
-from chalicelib.model import InstanceState, Launch, PointState, PointVolume, RestorePoint, Slot, Vault
+from chalicelib.model import InstanceState, Launch, Phase, PointState, PointVolume, RestorePoint, Slot, Vault
 from chalicelib.operated import NOTHING_THERE
 from chalicelib.ports import PointDisk
 
@@ -101,8 +104,7 @@ class Actor:
             case Attach():
                 return self._attach(vault, ask=True)
             case MakeVolume(host=host):
-                volume_id = cloud.make_volume(vault.vault_id, host, vault.hosts[host])
-                return self._say(vault, VolumeMade(host=host, volume_id=volume_id))
+                return self._make_volume(vault, host)
             case Admit(address=address):
                 vault = self._with_group(vault)
                 cloud.admit(_group(vault), address)
@@ -124,10 +126,12 @@ class Actor:
             case Enlarge(host=host, volume_id=volume_id, size_gib=size_gib):
                 return self._enlarge(vault, host, volume_id, size_gib)
             case Detach(host=host, volume_id=volume_id):
-                if cloud.detach(volume_id):
+                if self._asleep(vault) and cloud.detach(volume_id):
                     return self._say(vault, VolumeDetached(host=host, volume_id=volume_id))
             case DeleteVolume():
                 return self._delete_volume(vault, effect)
+            case FindVolumes():
+                return self._find_volumes(vault)
             case MakePointVolume(volume=volume):
                 volume_id = cloud.make_point_volume(vault.vault_id, volume)
                 made = PointVolumeMade(host=volume.host, run_id=volume.run_id, volume_id=volume_id)
@@ -147,6 +151,10 @@ class Actor:
 
     def _reload(self, vault: Vault) -> Vault:
         return self._control.store.vault(vault.vault_id) or vault
+
+    def _asleep(self, vault: Vault) -> bool:
+        """It still is, a moment before a volume is taken from it: a host may have started since that was decided."""
+        return self._reload(vault).phase is Phase.ASLEEP
 
     def _wake(self, vault: Vault) -> Vault:
         if vault.instance_id:
@@ -220,6 +228,29 @@ class Actor:
             raise refused
         return vault
 
+    def _make_volume(self, vault: Vault, host: str) -> Vault:
+        slot = vault.hosts.get(host)
+        if slot is None or slot.volume_id:
+            return vault  # an effect before this one has brought it
+        try:
+            volume_id = self._cloud.make_volume(vault.vault_id, host, slot)
+        except CloudRefused as refused:
+            if refused.aws_code != "InvalidSnapshot.NotFound":
+                raise
+            point = self._control.sound_point(host)
+            return self._say(vault, SnapshotMissing(host=host, snapshot_id=slot.rests_as, point=point))
+        return self._say(vault, VolumeMade(host=host, volume_id=volume_id, remade=slot.remade))
+
+    def _find_volumes(self, vault: Vault) -> Vault:
+        """Says what it sees only if that is news."""
+        wanted = {host: slot.volume_id for host, slot in vault.hosts.items() if slot.volume_id and not slot.rests_as}
+        gone = self._cloud.missing_volumes(wanted.values())
+        missing = {host: volume_id for host, volume_id in wanted.items() if volume_id in gone}
+        if not missing and not any(slot.missing_since for slot in vault.hosts.values()):
+            return vault
+        points = {host: point for host in missing if (point := self._control.sound_point(host))}
+        return self._say(vault, VolumesMissing(volumes=missing, points=points))
+
     def _enlarge(self, vault: Vault, host: str, volume_id: str, size_gib: int) -> Vault:
         size = self._cloud.enlarge(volume_id, size_gib)
         if size is None:
@@ -239,9 +270,10 @@ class Actor:
                     error=f"snapshot {effect.snapshot_id}, which held all that it does, is {state or 'gone'}",
                 )
                 return vault
-        if not self._cloud.delete_volume(effect.volume_id):
+        if not self._asleep(vault) or not self._cloud.delete_volume(effect.volume_id):
             return vault
-        return self._say(vault, VolumeDeleted(host=effect.host, volume_id=effect.volume_id))
+        deleted = VolumeDeleted(host=effect.host, volume_id=effect.volume_id, snapshot_id=effect.snapshot_id)
+        return self._say(vault, deleted)
 
     def _attach_point_volume(self, vault: Vault, volume: PointVolume) -> Vault:
         if not vault.instance_id or not self._cloud.attach_point_volume(vault.instance_id, volume):

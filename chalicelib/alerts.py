@@ -25,8 +25,11 @@ from chalicelib.commands import (
     VaultReady,
     VolumeGone,
     VolumeGrown,
+    VolumeLost,
     VolumeNearlyFull,
     VolumeRefused,
+    VolumeRemade,
+    VolumeRested,
     WakeFaulted,
     WindowClosing,
     WindowSealed,
@@ -118,6 +121,20 @@ def alert_of(fact: Fact) -> tuple[str, str] | None:
                 f"{host} is retired, and its volume {volume_id} was deleted as asked. All that it held is in "
                 f"{snapshot_id}; its restore points stay.",
             )
+        case VolumeLost(host=host, lost=lost, point=point):
+            gone = "the snapshot that it rested as" if lost.startswith("snap-") else "its volume"
+            made = (
+                f"of {point.snapshot_id}, its newest restore point that can be relied on, and the host pushes what has"
+                " changed since"
+                if point
+                else "blank, since it has no restore point that can be relied on, and the host pushes everything"
+            )
+            return (
+                f"nightvault: a loss of {host} in EC2",
+                f"EC2 no longer knows {lost}: {gone} was deleted, and not by nightvault. Find out who did it (in"
+                f" CloudTrail: DeleteVolume, DeleteSnapshot).\nYou need do nothing for {host}: at its next backup a"
+                f" volume is made {made}. Restores come from its restore points, as ever.",
+            )
         case RestoreFailed(run=run):
             return (
                 f"nightvault: a restore of {run.host} failed",
@@ -167,6 +184,8 @@ def alert_of(fact: Fact) -> tuple[str, str] | None:
             | CopyDeleted()
             | BudgetSpent()
             | Retired()
+            | VolumeRested()
+            | VolumeRemade()
             | RestoreReady()
             | DrillEnded()
         ):

@@ -141,24 +141,59 @@ class Ec2Cloud:
 
     def make_volume(self, vault_id: str, host: str, slot: Slot) -> str:
         # The same token for the same host's same slot: a repeat gives the volume that is there.
-        token = hashlib.sha256(f"{self._stack}/{vault_id}/{host}/{slot.uid}".encode()).hexdigest()[:64]
+        # And another volume after that one, which is of another snapshot too, has another.
+        again = f"/{slot.remade}/{slot.rests_as}" if slot.remade else ""
+        token = hashlib.sha256(f"{self._stack}/{vault_id}/{host}/{slot.uid}{again}".encode()).hexdigest()[:64]
         zone = self._zone()
-        key: Any = {"KmsKeyId": self._kms_key} if self._kms_key else {}
+        source: Any = {"Encrypted": True, **({"KmsKeyId": self._kms_key} if self._kms_key else {})}
+        size = slot.size_gib
+        if slot.rests_as:
+            source = {"SnapshotId": slot.rests_as}  # as encrypted as that is: see make_point_volume
+            size = max(size, self._snapshot_gib(slot.rests_as))
         with calling("CreateVolume"):
             volume = self._client.create_volume(
                 AvailabilityZone=zone,
-                Size=slot.size_gib,
+                Size=size,
                 VolumeType="gp3",
-                Encrypted=True,
                 ClientToken=token,
                 TagSpecifications=self._tags("volume", vault=vault_id, host=host, Name=f"{self._stack} {host}"),
-                **key,
+                **source,
             )
         return volume["VolumeId"]
+
+    def _snapshot_gib(self, snapshot_id: str) -> int:
+        """Of the volume that it was made of, which may have been enlarged unbeknown to us; 0 if it is gone.
+
+        A volume of it may not be smaller: https://docs.aws.amazon.com/AWSEC2/latest/APIReference/API_CreateVolume.html
+        """
+        filters: Any = [{"Name": "snapshot-id", "Values": [snapshot_id]}]
+        with calling("DescribeSnapshots"):
+            found = self._client.describe_snapshots(Filters=filters)["Snapshots"]
+        return max((snapshot["VolumeSize"] for snapshot in found), default=0)
 
     def _zone(self) -> str:
         with calling("DescribeSubnets"):
             return self._client.describe_subnets(SubnetIds=[self._subnet])["Subnets"][0]["AvailabilityZone"]
+
+    def missing_volumes(self, volume_ids: Iterable[str]) -> frozenset[str]:
+        wanted = sorted(volume_ids)
+        filters: Any = [{"Name": "volume-id", "Values": wanted}]
+        there = set()
+        if wanted:
+            with calling("DescribeVolumes"):
+                there = {volume["VolumeId"] for volume in self._client.describe_volumes(Filters=filters)["Volumes"]}
+        return frozenset(volume_id for volume_id in wanted if volume_id not in there and self._unknown(volume_id))
+
+    def _unknown(self, volume_id: str) -> bool:
+        """EC2 says in so many words that there is no such volume: that a list lacks it is not enough."""
+        try:
+            with calling("DescribeVolumes"):
+                self._client.describe_volumes(VolumeIds=[volume_id])
+        except CloudRefused as refused:
+            if refused.aws_code == "InvalidVolume.NotFound":
+                return True
+            raise
+        return False
 
     def enlarge(self, volume_id: str, size_gib: int) -> int | None:
         # Asked first: whoever tried before may have died before it could say so, and the same size is refused.

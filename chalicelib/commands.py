@@ -19,6 +19,7 @@ from chalicelib.model import (
     PointMount,
     PointState,
     PointVolume,
+    Resting,
     RestorePoint,
     Run,
     Slot,
@@ -123,10 +124,11 @@ class HostPlaced(Struct, frozen=True, kw_only=True):
 
 
 class VolumeMade(Struct, frozen=True, kw_only=True):
-    """A host's volume exists."""
+    """A host's volume exists. `remade`: how many it had before, when this one was asked for."""
 
     host: str
     volume_id: str
+    remade: int = 0
 
 
 class VolumesAttached(Struct, frozen=True, kw_only=True):
@@ -165,6 +167,7 @@ class HostChanged(Struct, frozen=True, kw_only=True):
     every_seconds: int | None = None
     max_size_gib: int | None = None
     ping_url: str | None = None
+    resting: Resting | None = None
 
 
 class PushesAccepted(Struct, frozen=True, kw_only=True):
@@ -222,17 +225,48 @@ class GrowthPostponed(Struct, frozen=True, kw_only=True):
 
 
 class VolumeDetached(Struct, frozen=True, kw_only=True):
-    """A retired host's volume is attached to nothing."""
+    """A volume that is to go, or that a retired host left, is attached to nothing."""
 
     host: str
     volume_id: str
 
 
 class VolumeDeleted(Struct, frozen=True, kw_only=True):
-    """A retired host's volume is no more."""
+    """A host's volume is no more; all that it held is in this snapshot."""
 
     host: str
     volume_id: str
+    snapshot_id: str
+
+
+class Rest(Struct, frozen=True, kw_only=True):
+    """Whether a host's volume can go now, since its snapshot is enough.
+
+    `newest`: its newest restore point on record, in the state that EC2 says; None if EC2 has it no more. `state`:
+    EC2's of the machine, None if the lookup failed.
+    """
+
+    host: str
+    newest: RestorePoint | None
+    state: InstanceState | None
+
+
+class VolumesMissing(Struct, frozen=True, kw_only=True):
+    """EC2 was asked for the hosts' volumes, and does not know these: volume id by host.
+
+    `points`: what each of those hosts' next volume can be made of: its newest sound restore point, if there is one.
+    """
+
+    volumes: dict[str, str]
+    points: dict[str, RestorePoint]
+
+
+class SnapshotMissing(Struct, frozen=True, kw_only=True):
+    """A host's next volume cannot be made: the snapshot that it rests as is gone. `point`: what is left."""
+
+    host: str
+    snapshot_id: str
+    point: RestorePoint | None
 
 
 class PointVolumeMade(Struct, frozen=True, kw_only=True):
@@ -309,6 +343,9 @@ Command = (
     | GrowthPostponed
     | VolumeDetached
     | VolumeDeleted
+    | Rest
+    | VolumesMissing
+    | SnapshotMissing
     | PointVolumeMade
     | PointVolumeAttached
     | PointVolumeRefused
@@ -321,7 +358,7 @@ Command = (
 
 
 class MakeVolume(Struct, frozen=True, kw_only=True):
-    """See that the host has a volume."""
+    """See that the host has a volume: blank, or made of the snapshot that it rests as."""
 
     host: str
 
@@ -390,18 +427,22 @@ class Enlarge(Struct, frozen=True, kw_only=True):
 
 
 class Detach(Struct, frozen=True, kw_only=True):
-    """See that a retired host's volume is attached to nothing. Only of a machine at rest."""
+    """See that a host's volume is attached to nothing. Only of a machine at rest."""
 
     host: str
     volume_id: str
 
 
 class DeleteVolume(Struct, frozen=True, kw_only=True):
-    """Delete a retired host's volume, if that snapshot, which holds all of it, is still there."""
+    """Delete a host's volume, if that snapshot, which holds all of it, is still there."""
 
     host: str
     volume_id: str
     snapshot_id: str
+
+
+class FindVolumes(Struct, frozen=True, kw_only=True):
+    """Ask EC2 whether the hosts' volumes are there: somebody may have deleted one."""
 
 
 class MakePointVolume(Struct, frozen=True, kw_only=True):
@@ -444,6 +485,7 @@ Effect = (
     | Enlarge
     | Detach
     | DeleteVolume
+    | FindVolumes
     | MakePointVolume
     | AttachPointVolume
     | RemovePointVolume
@@ -618,6 +660,33 @@ class VolumeGone(Struct, frozen=True, kw_only=True):
     snapshot_id: str
 
 
+class VolumeRested(Struct, frozen=True, kw_only=True):
+    """A host's volume was deleted; the host rests as this snapshot, which passed its drill."""
+
+    host: str
+    volume_id: str
+    snapshot_id: str
+
+
+class VolumeRemade(Struct, frozen=True, kw_only=True):
+    """A host's volume was made of a snapshot."""
+
+    host: str
+    volume_id: str
+    snapshot_id: str
+
+
+class VolumeLost(Struct, frozen=True, kw_only=True):
+    """Somebody deleted a host's volume, or the snapshot that it rested as: `lost`.
+
+    `point`: what the next one is made of; None: of nothing, it is blank.
+    """
+
+    host: str
+    lost: str
+    point: RestorePoint | None
+
+
 class RestoreReady(Struct, frozen=True, kw_only=True):
     """A restore's data can be pulled, so long after its start."""
 
@@ -669,6 +738,9 @@ Fact = (
     | VolumeRefused
     | Retired
     | VolumeGone
+    | VolumeRested
+    | VolumeRemade
+    | VolumeLost
     | RestoreReady
     | RestoreFailed
     | PointVolumeStays

@@ -14,7 +14,7 @@ from msgspec.structs import replace
 from chalicelib import points, unusual
 from chalicelib.acting import Actor
 from chalicelib.alerts import alert_of
-from chalicelib.commands import Command, Fact, Finish, Observe, PointSettled, PushJudged, Report, Start
+from chalicelib.commands import Command, Fact, Finish, Observe, PointSettled, PushJudged, Report, Rest, Start
 from chalicelib.copying import Copying
 from chalicelib.documents import Orders, PointsDocument, RunDocument, orders, points_document, run_document
 from chalicelib.draft import Decision
@@ -37,8 +37,10 @@ from chalicelib.model import (
     Phase,
     PointState,
     Policy,
+    Resting,
     RestorePoint,
     Run,
+    Slot,
     Vault,
 )
 from chalicelib.pings import pings_of
@@ -56,11 +58,18 @@ QUIET_LOOK_MINUTES = 15
 def _busy(vault: Vault) -> bool:
     """Something of this vault is under way, so EC2 is asked about it every minute."""
     leaving = any(slot.attached_to or slot.doomed for slot in vault.retired.values())
+    changing = any(slot.making or slot.missing_since or _leaves(slot) for slot in vault.hosts.values())
     return (
         vault.phase is not Phase.ASLEEP
         or leaving
+        or changing
         or bool(vault.pending_points or vault.owed_points or vault.point_volumes or vault.drilled)
     )
+
+
+def _leaves(slot: Slot) -> bool:
+    """Its volume is on its way out."""
+    return bool(slot.volume_id and slot.rests_as)
 
 
 def _newest_run(vault: Vault, host: str) -> Run | None:
@@ -169,6 +178,24 @@ class Control:
         found = points.restorable(self.store.points(host), states)
         return [point for point in found if states[point.snapshot_id or ""] is PointState.COMPLETED]
 
+    def sound_point(self, host: str) -> RestorePoint | None:
+        """What a host's next volume can be made of: its newest that counts, and that no drill has found damaged.
+
+        Raises CloudRefused if EC2 cannot be asked.
+        """
+        return points.newest(point for point in self.points_there(host) if point.marks.sound)
+
+    def newest_point(self, recorded: list[RestorePoint]) -> RestorePoint | None:
+        """The newest of these, whatever it is, as EC2 knows it now; None if somebody deleted its snapshot.
+
+        Raises CloudRefused.
+        """
+        newest = max((point for point in recorded if point.made_at), key=points.taken_at, default=None)
+        if newest is None or newest.snapshot_id is None:
+            return None
+        state = self.cloud.snapshot_states([newest.snapshot_id]).get(newest.snapshot_id)
+        return replace(newest, state=state) if state else None
+
     # --- the vault ---
 
     def report(self, vault_id: str, report: Report) -> Orders:
@@ -266,7 +293,7 @@ class Control:
             states = self._look(vaults, now)
             for vault in vaults:
                 try:
-                    self.apply(vault.vault_id, Observe(state=states(vault)))
+                    self._rest(self.apply(vault.vault_id, Observe(state=states(vault))), states(vault))
                 except Exception as failure:
                     self.telemetry.fault("sweep_failed", vault_id=vault.vault_id, error=repr(failure))
                     failures.append(failure)
@@ -277,6 +304,15 @@ class Control:
         failures += self._copying.see_to(hosts, now)
         if failures:
             raise ExceptionGroup("the sweep failed for some vaults or hosts", failures)
+
+    def _rest(self, vault: Vault, state: InstanceState | None) -> None:
+        """Volumes of hosts that are to rest as their snapshot go, if that has passed its drill."""
+        for host, slot in vault.hosts.items():
+            if slot.volume_id is None or not (slot.resting is Resting.SNAPSHOT or slot.rests_as):
+                continue
+            recorded = self.store.points(host)
+            if slot.rests_as or any(point.marks.fit for point in recorded):
+                self.apply(vault.vault_id, Rest(host=host, newest=self.newest_point(recorded), state=state))
 
     def _remove_strays(self, now: datetime) -> None:
         """Volumes made for restores that no vault's record names: somebody died after the call, or was too slow."""

@@ -122,6 +122,7 @@ class HostOrder(Struct, frozen=True, kw_only=True):
     user: str
     public_key: str
     live: bool
+    blank_ok: bool
 
 
 class DrillOrder(Struct, frozen=True, kw_only=True):
@@ -251,6 +252,8 @@ def orders(vault: Vault, now: datetime, policy: Policy) -> Orders:
                 user=user(slot),
                 public_key=slot.public_key,
                 live=name in live,
+                # One that was made of a snapshot holds a filesystem; should it not show it, nobody is to make another.
+                blank_ok=not slot.made_of,
             )
             for name, slot in vault.hosts.items()
             if slot.public_key and (slot.volume_id or name in borrowing)  # without a key: it was revoked

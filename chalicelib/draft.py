@@ -14,6 +14,8 @@ from chalicelib.commands import (
     Attach,
     BudgetSpent,
     CheckInstance,
+    DeleteVolume,
+    Detach,
     Effect,
     Enlarge,
     Fact,
@@ -35,6 +37,7 @@ from chalicelib.errors import WindowSpent
 from chalicelib.model import (
     Checked,
     DrillState,
+    InstanceState,
     Kind,
     Outcome,
     Phase,
@@ -42,6 +45,7 @@ from chalicelib.model import (
     Policy,
     RestorePoint,
     Run,
+    Slot,
     Source,
     Vault,
     Window,
@@ -256,6 +260,9 @@ class Draft:
         for point in self.vault.owed_points.values():
             # The volume is about to change: what was owed can no longer be made.
             self.facts.append(PointFailed(point=point, final=True))
+        for host, slot in self.vault.hosts.items():
+            if slot.volume_id and slot.rests_as:
+                self.change_slot(host, rests_as="")  # nor is it sure any more that the snapshot holds all of it
         self.change(phase=Phase.WAKING, window=window, retry_at=None, owed_points={})
         for run in runs:
             self.join(run)
@@ -461,13 +468,35 @@ class Draft:
                 self.effects.append(Enlarge(host=host, volume_id=slot.volume_id, size_gib=slot.wanted_gib))
 
     def see_to_volumes(self, *, running: bool = False) -> None:
-        """Every host has a volume, and it is attached once the machine runs (before, EC2 refuses)."""
+        """Every host has a volume, and it is attached once the machine runs (before, EC2 refuses).
+
+        One that rests as a snapshot gets it when it begins to back up; then it is made, whatever becomes of the run.
+        """
         running = running or self.vault.phase is Phase.OPEN
+        live = self.window.live_runs if self.vault.awake else ()
+        for run in live:
+            if run.kind is Kind.BACKUP and run.host in self.vault.hosts:
+                self.change_slot(run.host, making=self.vault.hosts[run.host].volume_id is None)
         for host, slot in self.vault.hosts.items():
             if slot.volume_id is None:
-                self.effects.append(MakeVolume(host=host))
+                if slot.making or not slot.rests_as:
+                    self.effects.append(MakeVolume(host=host))
             elif running and self.vault.awake and slot.attached_to != self.vault.instance_id:
                 self.effects.append(Attach())
+
+    def let_go(self, host: str, slot: Slot, holds_all: str, state: InstanceState | None) -> None:
+        """A step to a volume's end: off a machine at rest; then it is deleted, if that snapshot holds all of it.
+
+        Of a machine that is up the filesystem may be mounted, and detaching would stick:
+        https://docs.aws.amazon.com/AWSEC2/latest/APIReference/API_DetachVolume.html
+        """
+        if slot.volume_id is None:
+            return
+        if slot.attached_to is None:
+            if holds_all:
+                self.effects.append(DeleteVolume(host=host, volume_id=slot.volume_id, snapshot_id=holds_all))
+        elif state is InstanceState.STOPPED or slot.attached_to != self.vault.instance_id:
+            self.effects.append(Detach(host=host, volume_id=slot.volume_id))
 
 
 def _points(vault: Vault, window: Window) -> dict[str, RestorePoint]:

@@ -13,7 +13,7 @@ from typing import assert_never
 
 from msgspec.structs import replace
 
-from chalicelib import budget, drills, lending
+from chalicelib import budget, drills, lending, volumes
 from chalicelib.commands import (
     AgentEnrolled,
     Attach,
@@ -21,6 +21,7 @@ from chalicelib.commands import (
     CheckPoints,
     Command,
     DrillRecorded,
+    FindVolumes,
     Finish,
     GroupMade,
     HostKeyUnexpected,
@@ -41,15 +42,19 @@ from chalicelib.commands import (
     PushUnusual,
     RecordDrill,
     Report,
+    Rest,
     RunStarted,
     SetIngress,
+    SnapshotMissing,
     Start,
     Stop,
     Terminate,
     VaultReady,
+    VolumeDeleted,
     VolumeMade,
     VolumeRefused,
     VolumesAttached,
+    VolumesMissing,
     WakeFailed,
 )
 from chalicelib.draft import Decision, Draft
@@ -104,11 +109,11 @@ def decide(vault: Vault, command: Command, now: datetime, policy: Policy) -> Dec
             draft.change(security_group_id=group_id)
         case HostPlaced(host=host, slot=slot):
             _place(draft, host, slot)
-        case VolumeMade(host=host, volume_id=volume_id):
-            _volume_made(draft, host, volume_id)
         case VolumesAttached(instance_id=instance_id, hosts=hosts):
             for host in hosts:
-                draft.change_slot(host, attached_to=instance_id)
+                draft.change_slot(host, attached_to=instance_id, missing_since=None)
+        case VolumeMade() | VolumesMissing() | SnapshotMissing() | Rest() | VolumeDeleted():
+            volumes.came_or_went(draft, command)
         case PushJudged():
             _push_judged(draft, command)
         case PointsMade(snapshots=snapshots):
@@ -134,15 +139,6 @@ def _place(draft: Draft, host: str, slot: Slot) -> None:
         # It is back: a volume that is to be deleted stays behind and is not what it comes back to.
         draft.change(retired={name: other for name, other in draft.vault.retired.items() if name != host})
     draft.change(hosts={**draft.vault.hosts, host: slot})
-    draft.see_to_volumes()
-
-
-def _volume_made(draft: Draft, host: str, volume_id: str) -> None:
-    kept = draft.vault.retired.get(host)
-    if kept and host not in draft.vault.hosts and kept.volume_id is None:
-        # Its host was retired in the meantime.
-        draft.change(retired={**draft.vault.retired, host: replace(kept, volume_id=volume_id)})
-    draft.change_slot(host, volume_id=volume_id)
     draft.see_to_volumes()
 
 
@@ -360,6 +356,8 @@ def _observe(draft: Draft, state: InstanceState | None) -> None:
                     draft.close(f"the instance is {state}, and nobody is pushing")
             else:
                 draft.effects.append(SetIngress(addresses=draft.addresses()))
+                if vault.agent and _absent(vault, vault.agent.mounts):
+                    draft.effects.append(FindVolumes())
         case Phase.CLOSING:
             _observe_closing(draft, state)
         case Phase.SEALING:
@@ -385,6 +383,8 @@ def _observe_asleep(draft: Draft, state: InstanceState | None) -> None:
     if vault.owed_points and not draft.claimed:
         draft.claim()
         draft.effects.append(MakePoints(points=tuple(vault.owed_points.values())))
+    if any(slot.volume_id and not slot.rests_as for slot in vault.hosts.values()):
+        draft.effects.append(FindVolumes())
     draft.enlarge()
     see_to_retired(draft, state)
 

@@ -90,6 +90,13 @@ class DrillState(StrEnum):
     ERROR = "error"
 
 
+class Resting(StrEnum):
+    """What a host's data are between its backups: a volume that stays, or the snapshot of it alone."""
+
+    VOLUME = "volume"
+    SNAPSHOT = "snapshot"
+
+
 class Stats(Struct, frozen=True, kw_only=True):
     """What a client says of its run. Sizes in bytes, durations in whole seconds; None where it did not say."""
 
@@ -386,6 +393,13 @@ class Slot(Struct, frozen=True, kw_only=True):
     drilled_at: datetime | None = None  # when the last drill that was answered began
     drill_tried_at: datetime | None = None  # when the last one began, answered or not
     drill_wanted: str = ""  # why its newest restore point is to be drilled at once
+    resting: Resting = Resting.VOLUME
+    # The snapshot that its next volume is made of. While there is a volume: the one that this is being deleted for.
+    rests_as: str = ""
+    making: bool = False  # a backup has asked for that next volume
+    made_of: str = ""  # the snapshot that its volume was made of; empty: it was made blank
+    remade: int = 0  # how many volumes it had before this one
+    missing_since: datetime | None = None  # EC2 has not known its volume since then
 
     def with_key(self, public_key: str) -> "Slot":
         """The slot with another key; the one it had stays known, as one of at most FORMER_KEYS. "": none for now."""

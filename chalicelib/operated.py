@@ -6,8 +6,6 @@ from msgspec.structs import replace
 
 from chalicelib import budget
 from chalicelib.commands import (
-    DeleteVolume,
-    Detach,
     GrowthPostponed,
     Hold,
     HostChanged,
@@ -92,6 +90,7 @@ def _change_host(draft: Draft, command: HostChanged) -> None:
         "every_seconds": command.every_seconds,
         "max_size_gib": command.max_size_gib,
         "ping_url": command.ping_url,
+        "resting": command.resting,
     }
     given = {name: value for name, value in settings.items() if value is not None}
     if not given:
@@ -140,7 +139,7 @@ def _retire(draft: Draft, command: HostRetired) -> None:
         draft.reasons.append(f"{host} is retired")
     draft.change(hosts=_without(draft.vault.hosts, host))
     # Kept without a volume too: one may be on its way.
-    slot = replace(slot.with_key(""), wanted_gib=0)
+    slot = replace(slot.with_key(""), wanted_gib=0, rests_as="" if slot.volume_id else slot.rests_as)
     draft.change(retired={**draft.vault.retired, host: slot})
     see_to_retired(draft, None)
 
@@ -155,7 +154,7 @@ def holds_more(vault: Vault, slot: Slot, host: str, newest: RestorePoint | None)
         return "it has no restore point that can be relied on" if pushed_at or slot.committed else None
     if not newest.complete or newest.state is not PointState.COMPLETED:
         return f"the newest, {newest.snapshot_id}, is not a completed one of a complete run"
-    if newest.volume_id != slot.volume_id:
+    if newest.volume_id != slot.volume_id and newest.snapshot_id != slot.made_of:
         return f"the newest, {newest.snapshot_id}, is of another volume"
     if pushed_at and (newest.made_at is None or newest.made_at <= pushed_at):
         return f"the newest, {newest.snapshot_id}, is older than the last push ({pushed_at:%Y-%m-%dT%H:%M:%SZ})"
@@ -177,6 +176,8 @@ def _detached(draft: Draft, host: str, volume_id: str) -> None:
     if slot and slot.volume_id == volume_id:
         draft.change(retired={**draft.vault.retired, host: replace(slot, attached_to=None)})
         see_to_retired(draft, None)
+    if host in draft.vault.hosts and draft.vault.hosts[host].volume_id == volume_id:
+        draft.change_slot(host, attached_to=None)
 
 
 def _deleted(draft: Draft, host: str, volume_id: str) -> None:
@@ -192,22 +193,10 @@ def _without(slots: dict[str, Slot], host: str) -> dict[str, Slot]:
 
 
 def see_to_retired(draft: Draft, state: InstanceState | None) -> None:
-    """Retired hosts' volumes leave a machine at rest, and those that were asked away are deleted then.
-
-    Of a machine that is up the filesystem may be mounted, and detaching would stick:
-    https://docs.aws.amazon.com/AWSEC2/latest/APIReference/API_DetachVolume.html
-    """
-    vault = draft.vault
-    if vault.phase is not Phase.ASLEEP:
-        return
-    for host, slot in vault.retired.items():
-        if slot.volume_id is None:
-            continue
-        if slot.attached_to is None:
-            if slot.doomed:
-                draft.effects.append(DeleteVolume(host=host, volume_id=slot.volume_id, snapshot_id=slot.doomed))
-        elif state is InstanceState.STOPPED or slot.attached_to != vault.instance_id:
-            draft.effects.append(Detach(host=host, volume_id=slot.volume_id))
+    """Retired hosts' volumes leave a machine at rest, and those that were asked away are deleted then."""
+    if draft.vault.phase is Phase.ASLEEP:
+        for host, slot in draft.vault.retired.items():
+            draft.let_go(host, slot, slot.doomed, state)
 
 
 # --- the machine ----------------------------------------------------------------------------------------

@@ -92,6 +92,8 @@ def needed_by(vault: Vault | None, host: Host) -> dict[str, Why]:
     needed |= dict.fromkeys(points.in_use([vault]), Why.RESTORING)
     # A retired host's volume is deleted because this snapshot holds all that it does.
     needed |= {slot.doomed: Why.NEWEST for slot in vault.retired.values() if slot.doomed}
+    slots = (*vault.hosts.values(), *vault.retired.values())
+    needed |= {slot.rests_as: Why.RESTING for slot in slots if slot.rests_as}
     # Not yet forgotten by the vault: it may be settled, and its record be written, once more.
     needed |= dict.fromkeys(vault.pending_points, Why.PENDING)
     return needed

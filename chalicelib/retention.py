@@ -33,6 +33,7 @@ class Why(StrEnum):
     LOCKED = "locked"  # by an operator, or by EBS
     RESTORING = "restoring"
     COPYING = "copying"  # to another region
+    RESTING = "resting"  # the host has no volume: its next one is made of this
     HELD = "held"  # everything up to then is kept, until an operator says otherwise
     PENDING = "pending"  # its snapshot is not completed
     UNFINISHED = "unfinished"  # the newest push was not complete; nothing complete came after it

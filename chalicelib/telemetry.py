@@ -34,8 +34,11 @@ from chalicelib.commands import (
     VaultReady,
     VolumeGone,
     VolumeGrown,
+    VolumeLost,
     VolumeNearlyFull,
     VolumeRefused,
+    VolumeRemade,
+    VolumeRested,
     WakeFaulted,
     WindowClosing,
     WindowSealed,
@@ -96,8 +99,10 @@ class PowertoolsTelemetry:
             case BudgetSpent(vault_id=vault_id, kind=kind):
                 self.event("budget_spent", vault_id=vault_id, kind=kind)
                 self._measure(metrics.BUDGETS_SPENT, 1)
-            case VolumeGrown() | VolumeNearlyFull() | VolumeRefused() | VolumeGone():
+            case VolumeGrown() | VolumeNearlyFull() | VolumeRefused():
                 self._volume(fact)
+            case VolumeGone() | VolumeRested() | VolumeRemade() | VolumeLost():
+                self._volume_came_or_went(fact)
             case Retired(host=host, volume_id=volume_id, deleting=deleting):
                 self.event("host_retired", host=host, volume_id=volume_id, deleting=deleting)
             case RestoreReady() | RestoreFailed() | PointVolumeStays():
@@ -134,7 +139,7 @@ class PowertoolsTelemetry:
             case _:
                 assert_never(fact)
 
-    def _volume(self, fact: VolumeGrown | VolumeNearlyFull | VolumeRefused | VolumeGone) -> None:
+    def _volume(self, fact: VolumeGrown | VolumeNearlyFull | VolumeRefused) -> None:
         match fact:
             case VolumeGrown(host=host, volume_id=volume_id, from_gib=before, to_gib=after):
                 self.event("volume_grown", host=host, volume_id=volume_id, from_gib=before, to_gib=after)
@@ -144,8 +149,19 @@ class PowertoolsTelemetry:
                 self._measure(metrics.VOLUMES_AT_LIMIT, 1, host=host)
             case VolumeRefused(host=host, volume_id=volume_id, detail=detail):
                 self.event("volume_refused", host=host, volume_id=volume_id, detail=detail)
+            case _:
+                assert_never(fact)
+
+    def _volume_came_or_went(self, fact: VolumeGone | VolumeRested | VolumeRemade | VolumeLost) -> None:
+        match fact:
             case VolumeGone(host=host, volume_id=volume_id, snapshot_id=snapshot_id):
                 self.event("volume_deleted", host=host, volume_id=volume_id, snapshot_id=snapshot_id)
+            case VolumeRested(host=host, volume_id=volume_id, snapshot_id=snapshot_id):
+                self.event("volume_rested", host=host, volume_id=volume_id, snapshot_id=snapshot_id)
+            case VolumeRemade(host=host, volume_id=volume_id, snapshot_id=snapshot_id):
+                self.event("volume_remade", host=host, volume_id=volume_id, snapshot_id=snapshot_id)
+            case VolumeLost(host=host, lost=lost, point=point):
+                self.fault("volume_lost", host=host, lost=lost, snapshot_id=point and point.snapshot_id)
             case _:
                 assert_never(fact)
 

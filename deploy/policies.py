@@ -138,14 +138,16 @@ _VOLUMES = [
 
 # A volume grows by itself, when its window is sealed.
 _GROW = _allow("GrowVolume", ["ec2:ModifyVolume"], _VOLUME, StringEquals=_IS_OURS)
-# One is deleted only when its host was retired, was asked to be deleted with it, and a completed snapshot is known to
-# hold all that it does: chalicelib/operated.py.
+# One is deleted only when a completed snapshot is known to hold all that it does, and either its host was retired and
+# it was asked away too (chalicelib/operated.py), or the host rests as that snapshot, which is proven besides
+# (chalicelib/volumes.py; the sweep alone begins that). IAM cannot be told which volume that is.
 _RETIRED = [
     _allow("DetachRetired", ["ec2:DetachVolume"], [_INSTANCE, _VOLUME], StringEquals=_IS_OURS),
     _allow("DeleteRetired", ["ec2:DeleteVolume"], _VOLUME, StringEquals=_IS_OURS),
 ]
 
-# A volume is made from a restore point by who begins a restore, hears the vault's report, or sees to what was missed.
+# A volume is made from a restore point by who begins a restore, or the backup of a host that has none, hears the
+# vault's report, or sees to what was missed.
 # Since 2025 that needs a right on the snapshot too, as AWS's own driver has it:
 # https://github.com/kubernetes-sigs/aws-ebs-csi-driver/blob/master/docs/example-iam-policy.json
 _FROM_POINT = _allow("MakeVolumeFromOurs", ["ec2:CreateVolume"], _SNAPSHOT, StringEquals=_IS_OURS)
@@ -287,6 +289,7 @@ POLICIES: dict[str, list[Json]] = {
     # The URL it is told by the stack.
     "operate": [
         *(each for each in _WITH_GROUP if each["Sid"] != "TellTheMachineWhereToAsk"),
+        _FROM_POINT,
         *_RETIRED,
         *_LOCKS,
         *_DOCTOR_AND_COST,

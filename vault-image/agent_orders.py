@@ -29,13 +29,14 @@ class BadOrders(Exception):
 @dataclass(frozen=True)
 class HostOrder:
     """One host's place on this vault. `public_key` is "TYPE BASE64", its comment gone. `volume_id` is empty where
-    there is but a restore of the host."""
+    there is but a restore of the host. `blank_ok`: a filesystem may be made on it, if it is blank."""
 
     host: str
     volume_id: str
     uid: int
     user: str
     public_key: str
+    blank_ok: bool = True
 
 
 @dataclass(frozen=True)
@@ -120,7 +121,10 @@ def _host(entry: Any) -> HostOrder:
     if isinstance(uid, bool) or not isinstance(uid, int) or uid not in UIDS:
         raise BadOrders(f"{host}: uid is not in {UIDS.start}..{UIDS.stop - 1}")
     volume_id = _text(entry, "volume_id", _VOLUME) if entry.get("volume_id") != "" else ""
-    return HostOrder(host, volume_id, uid, _text(entry, "user", _USER), _key(host, entry.get("public_key")))
+    key, blank_ok = _key(host, entry.get("public_key")), entry.get("blank_ok", True)
+    if not isinstance(blank_ok, bool):
+        raise BadOrders(f"{host}: blank_ok is not true or false")
+    return HostOrder(host, volume_id, uid, _text(entry, "user", _USER), key, blank_ok)
 
 
 def _restore(entry: Any, hosts: list[HostOrder], others: list[RestoreOrder]) -> RestoreOrder:

@@ -134,7 +134,7 @@ class Volumes:
         place = self.root / order.host
         number = os.stat(device).st_rdev  # noqa: PTH116
         if self._places().get(order.host) is None:
-            _make_ours(device, label(order.host), blank_too=not self._points)
+            _make_ours(device, label(order.host), blank_too=isinstance(order, HostOrder) and order.blank_ok)
             place.mkdir(mode=0o700, exist_ok=True)
             run("mount", "-t", "xfs", "-o", _READ_ONLY if self._points else _OPTIONS, str(device), str(place))
             if self._places().get(order.host) != number or os.stat(device).st_rdev != number:  # noqa: PTH116
@@ -201,7 +201,7 @@ def _make_ours(device: Path, name: str, *, blank_too: bool) -> None:
             if disk.read(_BLANK_BYTES).strip(b"\0"):
                 raise NotOurs("no filesystem, yet its first MiB is not blank; detach it, or blank it by hand")
         if not blank_too:
-            raise NotOurs("blank, so it is no restore point; detach it")
+            raise NotOurs("blank, though it was made of a restore point; detach it")
         # Never -f: mkfs.xfs looks for signatures once more by itself.
         run("mkfs.xfs", "-q", "-K", "-m", "reflink=1", "-L", name, str(device))
         return

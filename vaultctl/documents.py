@@ -38,6 +38,8 @@ class Host(Struct, frozen=True, kw_only=True):
     live_run_id: str | None = None
     ping_url: str | None = None
     kept_since: datetime | None = None
+    resting: str | None = None
+    rests_as: str | None = None
 
 
 class Stats(Struct, frozen=True, kw_only=True):

@@ -4,13 +4,12 @@ from typing import Annotated
 
 import msgspec
 from msgspec import Struct
-from msgspec.structs import replace
 
 from chalicelib import errors
 from chalicelib.commands import HostChanged, HostRetired, KeyRevoked
 from chalicelib.control import Amendment
 from chalicelib.growth import GIB
-from chalicelib.model import MAX_SIZE_GIB, Host, PointState, RestorePoint, Slot, Window
+from chalicelib.model import MAX_SIZE_GIB, Host, PointState, Resting, RestorePoint, Slot, Window
 from chalicelib.operators.action import Action
 from chalicelib.operators.hosts import InviteAnswer, known_host, view_of
 from chalicelib.operators.views import HostView
@@ -32,12 +31,13 @@ class ChangeHost(Action, tag="change_host"):
     every_seconds: Seconds | None = None
     max_size_gib: Gib | None = None
     ping_url: str | None = None
+    resting: Resting | None = None
 
     def answer(self, wired: Wiring) -> HostAnswer:
         """Raises UnknownHost, BadRequest that names the field."""
         host, slot = active(wired, self.host)
-        if all(each is None for each in (self.every_seconds, self.max_size_gib, self.ping_url)):
-            raise errors.BadRequest("name what to change: every_seconds, max_size_gib or ping_url")
+        if all(each is None for each in (self.every_seconds, self.max_size_gib, self.ping_url, self.resting)):
+            raise errors.BadRequest("name what to change: every_seconds, max_size_gib, ping_url or resting")
         if self.max_size_gib is not None and self.max_size_gib < slot.size_gib:
             raise errors.BadRequest(f"max_size_gib: {self.max_size_gib} is less than the volume has ({slot.size_gib})")
         if self.ping_url and (wrong := wrong_with(self.ping_url)):
@@ -47,6 +47,7 @@ class ChangeHost(Action, tag="change_host"):
             every_seconds=self.every_seconds,
             max_size_gib=self.max_size_gib,
             ping_url=self.ping_url,
+            resting=self.resting,
         )
         changes = {} if self.every_seconds is None else {"every_seconds": self.every_seconds}
         wired.control.apply(host.vault_id, command, Amendment(host.name, **changes))
@@ -97,7 +98,7 @@ class Retire(Action, tag="retire"):
         """Raises UnknownHost, VolumeHoldsMore."""
         host = known_host(wired, self.host)
         points = wired.store.points(host.name)
-        newest = _reliable(wired, points) if self.delete_volume else None
+        newest = wired.control.newest_point(points) if self.delete_volume else None
         before = wired.control.store.vault(host.vault_id)
         had = before.slot(host.name) if before else None
         vault = wired.control.apply(
@@ -129,17 +130,6 @@ def active(wired: Wiring, name: str) -> tuple[Host, Slot]:
     if host.retired_at or slot is None:
         raise errors.BadRequest(f"host: {name} is retired; `invite` brings it back, with its volume if that was kept")
     return host, slot
-
-
-def _reliable(wired: Wiring, points: list[RestorePoint]) -> RestorePoint | None:
-    """The newest restore point, as EC2 knows it now: somebody may have deleted the snapshot since."""
-    made = [point for point in points if point.made_at and point.snapshot_id]
-    if not made:
-        return None
-    newest = max(made, key=lambda point: str(point.made_at))
-    snapshot_id = str(newest.snapshot_id)
-    state = wired.control.cloud.snapshot_states([snapshot_id]).get(snapshot_id)
-    return replace(newest, state=state) if state else None
 
 
 def stored_bytes(points: list[RestorePoint], windows: list[Window]) -> int:

@@ -254,7 +254,8 @@ def _volumes(facts: Facts) -> Iterator[Finding]:
             yield Finding(
                 level="wrong",
                 what=f"the volume {volume_id} of host {host} is gone",
-                remedy="make one from its newest restore point (docs/restore-by-hand.md), or `vaultctl retire` it",
+                remedy="nothing to do: its next backup makes one of its newest restore point; find out in CloudTrail"
+                " who deleted it (DeleteVolume)",
                 resource=volume_id,
             )
     lent = {volume.volume_id for vault in facts.vaults for volume in vault.point_volumes.values()}

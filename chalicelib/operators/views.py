@@ -19,6 +19,7 @@ from chalicelib.model import (
     Phase,
     PointState,
     Progress,
+    Resting,
     RestorePoint,
     Run,
     Stats,
@@ -144,6 +145,8 @@ class HostView(Struct, frozen=True, kw_only=True):
     growth_bytes_per_day: int | None
     live_run_id: str | None
     ping_url: str
+    resting: Resting
+    rests_as: str | None  # the snapshot, while it has no volume
     kept_since: datetime | None = None
 
 
@@ -268,6 +271,8 @@ def host_view(host: Host, vault: Vault | None, history: Iterable[Window], now: d
         growth_bytes_per_day=_slope(known),
         live_run_id=_live_run(vault, host.name) if vault else None,
         ping_url=slot.ping_url if slot else "",
+        resting=slot.resting if slot else Resting.VOLUME,
+        rests_as=(slot and slot.volume_id is None and slot.rests_as) or None,
         kept_since=host.kept_since,
     )
 

@@ -72,6 +72,7 @@ def test_a_night_over_http(api: Api) -> None:
         "user": "nv20001",
         "public_key": KEY,
         "live": True,
+        "blank_ok": True,
     }
     assert [host["live"] for host in orders.json["hosts"]] == [True, False]
 

@@ -384,6 +384,68 @@ def test_two_restores_fit_beside_as_many_hosts_as_a_vault_has(local_bed: Bed) ->
         local_bed.until(partial(local_bed.cloud.attach_point_volume, instance_id, volume))
 
 
+# --- hosts' volumes that come and go --------------------------------------------------------------------
+
+
+def test_a_hosts_next_volume_is_made_once_of_its_snapshot(bed: Bed) -> None:
+    bed.launched()
+    snapshot_id = completed(bed)
+    first = bed.cloud.make_volume("vault-1", "C", SLOT)
+    rests = replace(SLOT, rests_as=snapshot_id, remade=1)
+    second = bed.cloud.make_volume("vault-1", "C", rests)
+    assert second != first
+    assert bed.cloud.make_volume("vault-1", "C", rests) == second, "a lost answer makes no second one"
+    assert bed.cloud.delete_volume(first)
+    assert bed.cloud.make_volume("vault-1", "C", replace(SLOT, remade=2)) not in {first, second}, "a blank one"
+    with pytest.raises(CloudRefused) as refused:
+        bed.cloud.make_volume("vault-1", "C", replace(SLOT, rests_as="snap-0123456789abcdef0", remade=1))
+    assert refused.value.aws_code == "InvalidSnapshot.NotFound"
+
+
+def test_a_hosts_next_volume_is_as_its_own_and_no_smaller_than_its_snapshot(aws: Bed) -> None:
+    aws.launched()
+    snapshot_id = completed(aws)
+    rests = replace(SLOT, size_gib=3, rests_as=snapshot_id, remade=1)
+    for slot, gib in ((rests, 5), (replace(rests, size_gib=9, remade=2), 9)):
+        volume_id = aws.cloud.make_volume("vault-1", "C", slot)
+        (volume,) = aws.ec2.describe_volumes(VolumeIds=[volume_id])["Volumes"]
+        assert (volume["Size"], volume["Encrypted"], volume["SnapshotId"]) == (gib, True, snapshot_id)
+        assert tags_of(aws.ec2, volume_id) == {
+            "nightvault:stack": aws.name,
+            "nightvault:vault": "vault-1",
+            "nightvault:host": "C",
+            "Name": f"{aws.name} C",
+        }
+
+
+def test_volumes_that_are_gone_are_told_from_those_that_are_there(bed: Bed) -> None:
+    c, h = (bed.cloud.make_volume("vault-1", host, replace(SLOT, uid=20001 + ord(host))) for host in "CH")
+    assert bed.cloud.missing_volumes([]) == frozenset()
+    assert bed.cloud.missing_volumes([c, h]) == frozenset()
+    bed.until(lambda: bed.cloud.delete_volume(c))
+    bed.until(lambda: bed.cloud.missing_volumes([c, h]) == {c})
+
+
+def test_a_volume_that_a_list_lacks_and_ec2_knows_is_there(aws: Bed, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The list was of before it was made; or the second question is throttled."""
+    volume_id = aws.cloud.make_volume("vault-1", "C", SLOT)
+    client: Any = aws.cloud._client  # type: ignore[attr-defined]
+    ask, answers = client.describe_volumes, [True]
+
+    def describe(**parameters: Any) -> Any:
+        if "Filters" in parameters:
+            return {"Volumes": []}
+        if answers:
+            return ask(**parameters)
+        raise ClientError({"Error": {"Code": "RequestLimitExceeded", "Message": "slow"}}, "DescribeVolumes")
+
+    monkeypatch.setattr(client, "describe_volumes", describe)
+    assert aws.cloud.missing_volumes([volume_id]) == frozenset()
+    answers.clear()
+    with pytest.raises(CloudRefused):
+        aws.cloud.missing_volumes([volume_id])
+
+
 def test_the_snapshots_of_a_host_are_those_with_its_tag(bed: Bed) -> None:
     bed.launched()
     mine = completed(bed)
@@ -613,6 +675,7 @@ CALLS: dict[str, Callable[[Cloud], object]] = {
     "stop": lambda cloud: cloud.stop("i-1", force=False),
     "terminate": lambda cloud: cloud.terminate("i-1"),
     "make_volume": lambda cloud: cloud.make_volume("vault-1", "C", SLOT),
+    "missing_volumes": lambda cloud: cloud.missing_volumes(["vol-1"]),
     "enlarge": lambda cloud: cloud.enlarge("vol-1", 9),
     "detach": lambda cloud: cloud.detach("vol-1"),
     "delete_volume": lambda cloud: cloud.delete_volume("vol-1"),

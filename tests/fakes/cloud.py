@@ -1,7 +1,7 @@
 """ports.Cloud in memory: machines that take their time, snapshots that complete later, calls that fail or kill."""
 
 from collections import Counter
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass, replace
 from itertools import count
 
@@ -30,11 +30,14 @@ class FakeCloud:
         self._clock = clock
         self._ids = count(1)
         self._launched: dict[str, str] = {}
-        self._made_volumes: dict[tuple[str, str, int], str] = {}
+        self._made_volumes: dict[tuple[str, str, int, int, str], str] = {}
         self.sizes: dict[str, int] = {}
         self.deleted: set[str] = set()
         self.written: Counter[str] = Counter()  # pushes to each volume
         self.holds: dict[str, str] = {}  # the run that was committed last on each
+        self.lost: set[str] = set()  # volumes that were deleted by somebody's hand
+        self.came_back: dict[str, str] = {}  # by host: what its new volume holds as committed, "" for a blank one
+        self.before_delete: Callable[[str], None] = lambda _: None  # of a host's own volume
         self.locked: set[str] = set()  # by EBS itself
         self.undeletable: set[str] = set()
         self.deleted_snapshots: dict[str, Snapshot] = {}
@@ -143,14 +146,33 @@ class FakeCloud:
     def make_volume(self, vault_id: str, host: str, slot: Slot) -> str:
         self._call("make_volume")
         assert slot.size_gib > 0
-        key = (vault_id, host, slot.uid)
+        key = (vault_id, host, slot.uid, slot.remade, slot.rests_as)
         if key not in self._made_volumes:
-            number = sum(owner == host for _, owner, _ in self._made_volumes)
-            self._made_volumes[key] = f"vol-{host}-{number}" if number else f"vol-{host}"
-            self.sizes[self._made_volumes[key]] = slot.size_gib
+            number = sum(made[1] == host for made in self._made_volumes)
+            volume_id = f"vol-{host}-{number}" if number else f"vol-{host}"
+            if slot.rests_as:
+                self._made_from(volume_id, slot.rests_as, slot.size_gib)
+            if slot.remade:
+                self.came_back[host] = self.holds.get(volume_id, "")
+            self._made_volumes[key] = volume_id
+            self.sizes[volume_id] = slot.size_gib
         volume_id = self._made_volumes[key]
         self._done()
         return volume_id
+
+    def _made_from(self, volume_id: str, snapshot_id: str, size_gib: int) -> None:
+        snapshot = self.snapshots.get(snapshot_id)
+        if snapshot is None or snapshot.state is not PointState.COMPLETED:
+            raise CloudRefused("CreateVolume", "InvalidSnapshot.NotFound", f"there is no {snapshot_id}")
+        assert size_gib >= (snapshot.point.volume_gib or 0)
+        self.of_point[volume_id] = snapshot_id
+        self.written[volume_id] = snapshot.content
+        self.holds[volume_id] = snapshot.point.run_id
+
+    def missing_volumes(self, volume_ids: Iterable[str]) -> frozenset[str]:
+        if self.blind:
+            raise CloudRefused("DescribeVolumes", "RequestLimitExceeded", "slow down")
+        return frozenset(volume_ids) & self.deleted
 
     def enlarge(self, volume_id: str, size_gib: int) -> int | None:
         self._call(f"enlarge {volume_id}")
@@ -180,9 +202,13 @@ class FakeCloud:
             self.deleted.add(volume_id)
             self._done()
             return True
+        if volume_id in self.deleted:
+            return True
         whole = [s for s in self.snapshots.values() if s.point.complete and s.state is PointState.COMPLETED]
-        held = max((s.content for s in whole if s.point.volume_id == volume_id), default=0)
+        of_it = [s for s in whole if s.point.volume_id == volume_id or s.snapshot_id == self.of_point.get(volume_id)]
+        held = max((s.content for s in of_it), default=0)
         assert held == self.written[volume_id], "it held what no completed snapshot of a complete run does"
+        self.before_delete(volume_id)
         self.deleted.add(volume_id)
         self._done()
         return True
@@ -255,6 +281,8 @@ class FakeCloud:
     def snapshot(self, point: RestorePoint) -> str:
         self._call(f"snapshot {point.host} {point.window_id}")
         snapshot_id = f"snap-{next(self._ids)}"
+        if point.volume_id in self.lost:
+            raise CloudRefused("CreateSnapshot", "InvalidVolume.NotFound", f"there is no {point.volume_id}")
         assert point.volume_id not in self.deleted
         self.snapshots[snapshot_id] = Snapshot(snapshot_id, point, content=self.written[point.volume_id])
         self._done()
@@ -285,3 +313,9 @@ class FakeCloud:
     def lose_snapshot(self, snapshot_id: str) -> None:
         """By somebody's hand."""
         del self.snapshots[snapshot_id]
+
+    def lose_volume(self, volume_id: str) -> None:
+        """By somebody's hand, in EC2's console."""
+        self.lost.add(volume_id)
+        self.deleted.add(volume_id)
+        self.attached.pop(volume_id, None)

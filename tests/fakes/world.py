@@ -138,6 +138,10 @@ class World:
             for host, slot in vault.hosts.items()
             if slot.volume_id
         }
+        for host, run_id in self.cloud.came_back.items():
+            self.commits.pop(host, None)
+            self.commits |= {host: run_id} if run_id else {}
+        self.cloud.came_back.clear()
         machine = instance_id or vault.instance_id or ""
         self.cloud.agent_mounts(machine)
         answer = self.control.report(
@@ -151,7 +155,7 @@ class World:
                 host_key=KEY,
                 mounts=mounts,
                 transfers=transfers or {},
-                commits=self.commits,
+                commits={host: self.commits[host] for host in self.commits if host in mounts and mounts[host].mounted},
                 changes=self.changes,
                 restores=self.seen_restores
                 or {
@@ -172,7 +176,7 @@ class World:
 
     def _mount(self, host: str, volume_id: str, instance_id: str | None) -> Mount:
         if self.cloud.attached.get(volume_id) != instance_id:
-            return Mount(volume_id=volume_id, mounted=False)
+            return Mount(volume_id=volume_id, mounted=False, detail="absent")
         size = self.cloud.sizes[volume_id] * GIB
         used = min(size, self.used_gib.get(host, 0) * GIB)
         return Mount(volume_id=volume_id, mounted=True, size_bytes=size, free_bytes=size - used)

@@ -318,6 +318,34 @@ def volume_is_missing(cloud: StackCloud, name: str, by: str) -> FakeHost:
     return host
 
 
+def loses_its_volume(cloud: StackCloud, host: FakeHost) -> None:
+    """Somebody deletes it; the next is made of its newest restore point, by an operator's wake, since there was no room
+    when the host started."""
+    volume_id = str(cloud.operate("host", host=host.name)["host"]["volume_id"])
+    for operation in ("DetachVolume", "DeleteVolume"):
+        cloud.aws.interposer.ask("ec2", operation, {"VolumeId": volume_id})
+        cloud.wait_until(lambda: not _attached(cloud, volume_id), 30, what=f"{volume_id} is attached to nothing")
+    now = cloud.clock.now()
+    cloud.clock.advance(seconds=901 - now.minute % 15 * 60 - now.second)  # the sweep looks at who sleeps
+    for _ in range(2):
+        look(cloud, "sweep")
+    cloud.faults.refuse("CreateVolume", REFUSED)
+    run_id = str(uuid.uuid4())
+    start(cloud, host, run_id)
+    cloud.operate("wake", vault_id="vault-1")
+    ready(cloud, host, run_id)
+    finish(cloud, host, run_id, "failed")
+    cloud.operate("sleep", vault_id="vault-1")
+    settled(cloud)
+    look(cloud, "sweep")
+
+
+def _attached(cloud: StackCloud, volume_id: str) -> bool:
+    with cloud.aws.ec2.lock:
+        found = plain_client("ec2").describe_volumes(Filters=[{"Name": "volume-id", "Values": [volume_id]}])["Volumes"]
+    return any(each["Attachments"] for each in found)
+
+
 def estate_needs_mending(cloud: StackCloud) -> None:
     """What `doctor` mends: a machine that no vault knows and that is there for a while, an open door."""
     vault_id = vault(cloud)["vault_id"]

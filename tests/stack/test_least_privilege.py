@@ -61,6 +61,7 @@ def lived(made: Package, tmp_path_factory: pytest.TempPathFactory) -> Iterator[S
             lives.retires(cloud, f"gone-{by[:8]}", by)
         for by in ("api_handler", "operate"):
             lives.lost_for_good(cloud, a, by)
+        lives.loses_its_volume(cloud, a)
         lives.points_grow_old(cloud, a)
         lives.woken_by_an_operator(cloud, a)
         lives.strange_key(cloud, a)

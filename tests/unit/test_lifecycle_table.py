@@ -40,12 +40,15 @@ from chalicelib.commands import (
     Rebuild,
     Release,
     Report,
+    Rest,
+    SnapshotMissing,
     Start,
     VolumeDeleted,
     VolumeDetached,
     VolumeEnlarged,
     VolumeMade,
     VolumesAttached,
+    VolumesMissing,
     WakeFailed,
 )
 from chalicelib.errors import NightvaultError
@@ -207,7 +210,10 @@ COMMANDS: dict[str, Command] = {
     "volume enlarged": VolumeEnlarged(host="C", volume_id="vol-C", size_gib=8),
     "growth postponed": GrowthPostponed(host="C"),
     "volume detached": VolumeDetached(host="F", volume_id="vol-F"),
-    "volume deleted": VolumeDeleted(host="F", volume_id="vol-F"),
+    "volume deleted": VolumeDeleted(host="F", volume_id="vol-F", snapshot_id="snap-F"),
+    "rest": Rest(host="C", newest=HOLDS_ALL, state=InstanceState.STOPPED),
+    "volumes missing": VolumesMissing(volumes={"C": "vol-C"}, points={}),
+    "snapshot missing": SnapshotMissing(host="C", snapshot_id="snap-9", point=None),
     "point volume made": PointVolumeMade(host="E", run_id="r0", volume_id="vol-E0"),
     "point volume made, too late": PointVolumeMade(host="C", run_id="r8", volume_id="vol-C8"),
     "point volume attached": PointVolumeAttached(host="E", volume_id="vol-E0", instance_id="i-1"),
@@ -257,53 +263,57 @@ report, ready
 report, another machine
     asleep waking open closing sealing faulted  StaleVault
 observe, lookup failed
-    asleep                                      stays: RecordDrill, SetIngress, CheckPoints
+    asleep                                      stays: RecordDrill, SetIngress, CheckPoints, FindVolumes
     waking                                      stays: RecordDrill
     open                                        stays: RecordDrill, SetIngress
     closing                                     stays: RecordDrill, Stop
     sealing                                     stays: RecordDrill, MakePoints
     faulted                                     -> waking: RecordDrill, Wake
 observe, pending
-    asleep                                      stays: RecordDrill, Stop, SetIngress, CheckPoints
+    asleep                                      stays: RecordDrill, Stop, SetIngress, CheckPoints, FindVolumes
     waking                                      stays: RecordDrill
     open                                        stays: RecordDrill, SetIngress
     closing                                     stays: RecordDrill, Stop
     sealing                                     stays: RecordDrill, MakePoints
     faulted                                     -> waking: RecordDrill, Wake
 observe, running
-    asleep                                      stays: RecordDrill, Stop, SetIngress, CheckPoints
+    asleep                                      stays: RecordDrill, Stop, SetIngress, CheckPoints, FindVolumes
     waking                                      stays: RecordDrill
     open                                        stays: RecordDrill, SetIngress
     closing                                     stays: RecordDrill, Stop
     sealing                                     stays: RecordDrill, MakePoints
     faulted                                     -> waking: RecordDrill, Wake
 observe, stopping
-    asleep                                      stays: RecordDrill, SetIngress, CheckPoints
+    asleep                                      stays: RecordDrill, SetIngress, CheckPoints, FindVolumes
     waking faulted                              stays: RecordDrill
     open                                        stays: RecordDrill, SetIngress
     closing                                     stays: RecordDrill, Stop
     sealing                                     stays: RecordDrill, MakePoints
 observe, stopped
-    asleep                                      stays: RecordDrill, SetIngress, CheckPoints, Detach, RemovePointVolume
+    asleep                                      stays: RecordDrill, SetIngress, CheckPoints, FindVolumes, Detach,
+                                                RemovePointVolume
     waking                                      stays: RecordDrill, Wake, RemovePointVolume
     open faulted                                -> waking: RecordDrill, Wake, RemovePointVolume
     closing                                     -> sealing: RecordDrill, MakePoints, RemovePointVolume
     sealing                                     stays: RecordDrill, MakePoints, RemovePointVolume
 observe, shutting-down
-    asleep                                      stays: RecordDrill, SetIngress, CheckPoints, Detach, RemovePointVolume
+    asleep                                      stays: RecordDrill, SetIngress, CheckPoints, FindVolumes, Detach,
+                                                RemovePointVolume
     waking                                      stays: RecordDrill
     open                                        stays: RecordDrill, SetIngress
     closing                                     stays: RecordDrill, Stop
     sealing                                     stays: RecordDrill, MakePoints
     faulted                                     -> waking: RecordDrill, Wake, RemovePointVolume
 observe, terminated
-    asleep                                      stays: RecordDrill, SetIngress, CheckPoints, Detach, RemovePointVolume
+    asleep                                      stays: RecordDrill, SetIngress, CheckPoints, FindVolumes, Detach,
+                                                RemovePointVolume
     waking                                      stays: RecordDrill, Wake, RemovePointVolume
     open faulted                                -> waking: RecordDrill, Wake, RemovePointVolume
     closing                                     -> sealing: RecordDrill, MakePoints, RemovePointVolume
     sealing                                     stays: RecordDrill, MakePoints, RemovePointVolume
 observe, gone
-    asleep                                      stays: RecordDrill, SetIngress, CheckPoints, Detach, RemovePointVolume
+    asleep                                      stays: RecordDrill, SetIngress, CheckPoints, FindVolumes, Detach,
+                                                RemovePointVolume
     waking                                      stays: RecordDrill, Wake, RemovePointVolume
     open faulted                                -> waking: RecordDrill, Wake, RemovePointVolume
     closing                                     -> sealing: RecordDrill, MakePoints, RemovePointVolume
@@ -372,6 +382,12 @@ volume detached
     waking open closing sealing faulted         stays
 volume deleted
     asleep waking open closing sealing faulted  stays
+rest
+    asleep waking open closing sealing faulted  stays
+volumes missing
+    asleep waking open closing sealing faulted  stays
+snapshot missing
+    asleep waking open closing sealing faulted  stays
 point volume made
     asleep waking open closing sealing faulted  stays
 point volume made, too late
@@ -427,6 +443,8 @@ def _expected() -> dict[tuple[str, Phase], str]:
             command = line
             continue
         words = line[:48].split()
+        if not words:  # the line before goes on
+            cells[list(cells)[-1]] += f" {line.strip()}"
         for phase in words:
             assert (command, Phase(phase)) not in cells, f"{command} in {phase} is there twice"
             cells[command, Phase(phase)] = line[48:].strip()

@@ -15,11 +15,12 @@ import pytest
 from hypothesis import HealthCheck, settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, precondition, rule
+from msgspec.structs import replace
 
 from chalicelib import points
 from chalicelib.documents import orders
 from chalicelib.errors import NightvaultError, StaleVault
-from chalicelib.model import InstanceState, Kind, Outcome, Phase, PointState, Policy, Run, Source
+from chalicelib.model import InstanceState, Kind, Outcome, Phase, PointState, Policy, Resting, Run, Slot, Source
 from chalicelib.operators.action import Action
 from chalicelib.operators.changes import ChangeHost, Retire, Rotate
 from chalicelib.operators.waking import RebuildVault, Sleep, Wake
@@ -161,7 +162,7 @@ def check_hosts(world: MortalWorld) -> None:
     for slot in vault.hosts.values():
         assert slot.size_gib <= slot.limit_gib
         assert world.cloud.sizes.get(slot.volume_id or "", 0) <= slot.limit_gib
-        assert slot.volume_id not in world.cloud.deleted, "a host's place is on a deleted volume"
+        assert slot.volume_id or slot.rests_as or not slot.making
     if vault.window and vault.window.held_until:
         assert vault.window.held_until <= vault.window.ceilings[Kind.RESTORE].closes_at, "a hold outlives its budget"
 
@@ -197,6 +198,7 @@ def settle(world: MortalWorld) -> None:
         world.cloud.settle()
         vault = world.vault
         leaving = [slot for slot in vault.retired.values() if slot.doomed or slot.attached_to]
+        leaving += [slot for slot in vault.hosts.values() if _between(slot)]
         busy = vault.pending_points or vault.owed_points or leaving or vault.point_volumes
         at_rest = vault.phase is Phase.ASLEEP and not busy
         quiet = quiet + 1 if at_rest else 0
@@ -205,8 +207,17 @@ def settle(world: MortalWorld) -> None:
     check_settled(world)
 
 
+def _between(slot: Slot) -> bool:
+    """A volume that is asked for, missing, or on its way out."""
+    return slot.making or slot.missing_since is not None or bool(slot.volume_id and slot.rests_as)
+
+
 def check_settled(world: MortalWorld) -> None:
     vault = world.vault
+    for name, slot in vault.hosts.items():
+        assert not _between(slot), f"the volume of {name} comes or goes, and never does"
+        assert slot.volume_id not in world.cloud.deleted, f"{name} is on a volume that was deleted"
+        assert slot.volume_id or slot.rests_as in world.cloud.snapshots, f"{name} rests as a snapshot that is gone"
     assert vault.phase is Phase.ASLEEP
     assert not vault.pending_points
     assert not vault.owed_points
@@ -423,6 +434,97 @@ def test_a_restore_whose_kth_call_is_refused(call: int) -> None:
     restore(world, point_id)
 
 
+# --- a host that rests as its snapshot, interrupted at every step ----------------------------------------
+
+
+def only_the_proven_go(world: MortalWorld) -> None:
+    """From now on: no volume of a host that is backed up is deleted but for a snapshot that passed its drill."""
+
+    def check(volume_id: str) -> None:
+        if any(slot.volume_id == volume_id for slot in world.vault.retired.values()):
+            return
+        recorded = [point for host in world.store.hosts() for point in world.store.points(host.name)]
+        proven = [point.snapshot_id for point in recorded if point.marks.fit and point.complete]
+        there = [world.cloud.snapshots[i] for i in proven if i in world.cloud.snapshots]
+        whole = [shot for shot in there if shot.state is PointState.COMPLETED and shot.point.complete]
+        holding = [shot for shot in whole if shot.content == world.cloud.written[volume_id]]
+        assert any(
+            volume_id in (shot.point.volume_id, "") or shot.snapshot_id == world.cloud.of_point.get(volume_id)
+            for shot in holding
+        ), f"{volume_id} was deleted, and no snapshot is proven to hold what it did"
+
+    world.cloud.before_delete = check
+
+
+def drilled(world: MortalWorld, host: str, *, passed: bool = True) -> None:
+    """Its newest restore point is checked, byte for byte."""
+    for point in world.store.points(host)[-1:]:
+        world.store.mark(point, replace(point.marks, fit=passed, drilled_at=world.clock.now()))
+
+
+def world_with_a_cold_host() -> MortalWorld:
+    """After a night of C and H; C is to rest as its snapshot, which is not yet drilled."""
+    world = enrolled_world()
+    only_the_proven_go(world)
+    night(world)
+    assert ChangeHost(host="C", resting=Resting.SNAPSHOT).answer(world.wired).host.resting is Resting.SNAPSHOT
+    world.pass_minutes(40)
+    assert world.vault.hosts["C"].volume_id == "vol-C", "it went, and nothing had proven that it may"
+    return world
+
+
+def cold_night(world: MortalWorld) -> None:
+    """The drill passes, the volume goes; the next night makes it again, and goes as any other."""
+    drilled(world, "C") if world.fate.dies_after is None else Lambdas.run(partial(drilled, world, "C"))
+    for _ in range(40):
+        minute(world)
+        if world.vault.hosts["C"].volume_id is None:
+            break
+    cold = world.vault.hosts["C"]
+    assert cold.volume_id is None
+    assert cold.rests_as == world.control.status("C", RUNS["C"]).last.snapshot_id  # type: ignore[union-attr]
+    assert "vol-C" in world.cloud.deleted
+    assert world.vault.hosts["H"].volume_id == "vol-H"
+    world.clock.advance(86400 - 3600)
+    night(world, LATER)
+    warm = world.vault.hosts["C"]
+    assert warm.volume_id == "vol-C-1"
+    assert world.cloud.of_point["vol-C-1"] == cold.rests_as
+    assert [made[1:] for made in world.cloud._made_volumes if made[1] == "C"] == [
+        ("C", 20001, 0, ""),
+        ("C", 20001, 1, cold.rests_as),
+    ], "a lost answer made a second one"
+    assert world.told.alerts == []
+
+
+def _effects_of_a_cold_night() -> int:
+    world = world_with_a_cold_host()
+    before = world.fate.effects
+    cold_night(world)
+    return world.fate.effects - before
+
+
+def _calls_of_a_cold_night() -> int:
+    world = world_with_a_cold_host()
+    before = len(world.cloud.calls)
+    cold_night(world)
+    return len(world.cloud.calls) - before
+
+
+@pytest.mark.parametrize("step", range(1, _effects_of_a_cold_night() + 1))
+def test_a_cold_night_whose_lambda_dies_after_its_kth_effect(step: int) -> None:
+    world = world_with_a_cold_host()
+    world.fate.dies_after = world.fate.effects + step
+    cold_night(world)
+
+
+@pytest.mark.parametrize("call", range(1, _calls_of_a_cold_night() + 1))
+def test_a_cold_night_whose_kth_call_is_refused(call: int) -> None:
+    world = world_with_a_cold_host()
+    world.cloud.refuse_calls = {len(world.cloud.calls) + call}
+    cold_night(world)
+
+
 # --- random lives ---------------------------------------------------------------------------------------
 
 
@@ -434,6 +536,7 @@ class Life(RuleBasedStateMachine):
         self.world = MortalWorld(POLICY)
         self.world.clock.instant = self.world.clock.instant.replace(hour=hour, minute=40)
         self.world.enrol(*HOSTS)
+        only_the_proven_go(self.world)
         self.ids = count(1)
         self.runs: list[tuple[str, str]] = []
         self.newest: dict[str, datetime] = {}
@@ -497,9 +600,26 @@ class Life(RuleBasedStateMachine):
         newest = {s.point.volume_id: i for i, s in cloud.snapshots.items() if s.point.complete}
         spared = {*newest.values(), *vault.pending_points, *(s.doomed for s in vault.retired.values())}
         spared |= {h.last_backup.snapshot_id for h in self.world.store.hosts() if h.last_backup}
+        spared |= {slot.rests_as for slot in vault.hosts.values() if kept or slot.volume_id}
         older = [i for i in cloud.snapshots if i not in spared and not (kept and i in points.in_use([vault]))]
         if older:
             cloud.lose_snapshot(data.draw(st.sampled_from(older)))
+
+    @rule(host=st.sampled_from(HOSTS))
+    def a_volume_is_deleted_by_hand(self, host: str) -> None:
+        """Taken off the machine by force, if need be."""
+        volume_id = _volume(self.world, host)
+        if volume_id in self.world.cloud.sizes:
+            self.world.cloud.lose_volume(volume_id)
+            self.world.commits.pop(host, None)
+
+    @rule(host=st.sampled_from(HOSTS), passed=st.sampled_from([True, True, False]))
+    def a_drill_ends(self, host: str, passed: bool) -> None:
+        Lambdas.run(lambda: drilled(self.world, host, passed=passed))
+
+    @rule(host=st.sampled_from(HOSTS), resting=st.sampled_from([Resting.SNAPSHOT, Resting.SNAPSHOT, Resting.VOLUME]))
+    def an_operator_lets_a_host_rest(self, host: str, resting: Resting) -> None:
+        self._operate(ChangeHost(host=host, resting=resting))
 
     @precondition(lambda self: self.runs)
     @rule(data=st.data())

@@ -48,6 +48,8 @@ def _host(name: str, **more: Any) -> HostView:
         "growth_bytes_per_day": 120 * 2**20,
         "live_run_id": None,
         "ping_url": "",
+        "resting": "volume",
+        "rests_as": None,
     }
     return HostView(**{**facts, **more})
 

@@ -84,11 +84,14 @@ def test_an_overdue_host_is_found_by_monitoring(cloud: LocalCloud) -> None:
 def test_change(cloud: LocalCloud) -> None:
     cloud.enroll("C")
     done = run(cloud, "change", "C", "--every", "12h", "--max-size-gib", "50", "--ping-url", "https://hc-ping.com/x")
-    assert done.out == "C: every 12h, volume up to 50 GiB, ping https://hc-ping.com/x\n"
+    assert done.out == "C: every 12h, volume up to 50 GiB, ping https://hc-ping.com/x, rests as its volume\n"
     host = host_of(cloud, "C")
     assert (host["every_seconds"], host["max_size_gib"], host["ping_url"]) == (43200, 50, "https://hc-ping.com/x")
     assert "ping nobody" in run(cloud, "change", "C", "--ping-url", "").out
-    assert host_of(cloud, "C")["every_seconds"] == 43200, "what is not named stays"
+    assert "rests as its snapshot" in run(cloud, "change", "C", "--resting", "snapshot").out
+    assert "until its snapshot is proven" in run(cloud, "host", "C").out
+    host = host_of(cloud, "C")
+    assert (host["every_seconds"], host["resting"], host["rests_as"]) == (43200, "snapshot", None)
     refused = run(cloud, "change", "C", "--ping-url", "http://insecure.example")
     assert (refused.exit_code, "ping_url: " in refused.err) == (Exit.REFUSED, True)
 

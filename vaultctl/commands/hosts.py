@@ -1,5 +1,6 @@
 """Hosts: who they are, how fresh their backups are, and what an operator changes about them."""
 
+from enum import StrEnum
 from typing import Annotated
 
 import typer
@@ -13,6 +14,13 @@ from vaultctl.session import Session, session
 from vaultctl.words import NONE, gib, growth, sent, span, when
 
 Name = Annotated[str, typer.Argument(metavar="HOST", help="Its name, as `vaultctl hosts` shows it.")]
+
+
+class Resting(StrEnum):
+    """What a host's data are between its backups."""
+
+    VOLUME = "volume"
+    SNAPSHOT = "snapshot"
 
 
 def add_to(app: typer.Typer) -> None:
@@ -79,7 +87,7 @@ def restore_points(context: typer.Context, name: Name) -> None:
             _copies(here, copies)
 
 
-def change(
+def change(  # noqa: PLR0917
     context: typer.Context,
     name: Name,
     every: Annotated[str | None, typer.Option(metavar="24h", help="How often it is to back up.")] = None,
@@ -87,17 +95,21 @@ def change(
     ping_url: Annotated[
         str | None, typer.Option(metavar="URL", help='Called at start, success and failure; "" takes it away.')
     ] = None,
+    resting: Annotated[
+        Resting | None, typer.Option(help="What it is between backups: a volume, or the snapshot of it alone.")
+    ] = None,
 ) -> None:
     """Change a host's settings."""
     here = session(context)
-    if every is None and max_size_gib is None and ping_url is None:
-        raise usage("nothing to change: give --every, --max-size-gib or --ping-url")
+    if every is None and max_size_gib is None and ping_url is None and resting is None:
+        raise usage("nothing to change: give --every, --max-size-gib, --ping-url or --resting")
     answer = here.operate.ask(
         "change_host",
         host=name,
         every_seconds=None if every is None else durations.seconds(every, "every"),
         max_size_gib=max_size_gib,
         ping_url=ping_url,
+        resting=resting,
     )
     if here.screen.as_json:
         here.screen.document(answer)
@@ -105,7 +117,7 @@ def change(
     found = read(answer["host"], Host)
     here.screen.say(
         f"{found.name}: every {durations.text(found.every_seconds)}, volume up to {found.max_size_gib} GiB, "
-        f"ping {found.ping_url or 'nobody'}"
+        f"ping {found.ping_url or 'nobody'}, rests as its {found.resting or 'volume'}"
     )
 
 
@@ -189,6 +201,12 @@ def _used(each: Host) -> Cell:
     return Cell(f"{gib(each.used_bytes)} {share:.0%}", BAD if share > 0.9 else WARN if share > 0.8 else "")
 
 
+def _where(each: Host) -> str:
+    if each.rests_as:
+        return f"none; it rests as {each.rests_as}"
+    return f"{each.volume_id or NONE}{' (until its snapshot is proven)' if each.resting == Resting.SNAPSHOT else ''}"
+
+
 def _facts(here: Session, each: Host) -> list[tuple[str, Cell]]:
     last = f"{when(each.last.completed_at, here.zone)}, {span(each.age_seconds)} ago" if each.last else "never"
     of = gib(each.volume_bytes) if each.volume_bytes else f"{each.size_gib} GiB"
@@ -199,7 +217,7 @@ def _facts(here: Session, each: Host) -> list[tuple[str, Cell]]:
         ("next expected", Cell(when(each.next_expected_at, here.zone))),
         ("every", Cell(durations.text(each.every_seconds))),
         ("vault", Cell(each.vault_id)),
-        ("volume", Cell(f"{each.volume_id or NONE}: {_used(each).text} used of {of}, up to {each.max_size_gib} GiB")),
+        ("volume", Cell(f"{_where(each)}: {_used(each).text} used of {of}, up to {each.max_size_gib} GiB")),
         ("growth a day", Cell(growth(each.growth_bytes_per_day))),
         ("enrolled", Cell(when(each.enrolled_at, here.zone))),
         ("ping", Cell(each.ping_url or NONE)),

@@ -1,0 +1,182 @@
+"""A host's own volume that comes and goes: made, lost, let go for its snapshot. Part of lifecycle.py's `decide`.
+
+A host rests as a snapshot while `rests_as` names one and there is no volume. It comes to that in two ways: an operator
+wants it (`resting`), and the volume was deleted for a snapshot that is proven to hold all that it did; or somebody
+deleted the volume. Either way the next backup's start makes a volume of that snapshot: draft.see_to_volumes.
+"""
+
+from datetime import timedelta
+from typing import assert_never
+
+from msgspec.structs import replace
+
+from chalicelib.commands import (
+    PointFailed,
+    Rest,
+    SnapshotMissing,
+    VolumeDeleted,
+    VolumeLost,
+    VolumeMade,
+    VolumeRemade,
+    VolumeRested,
+    VolumesMissing,
+)
+from chalicelib.draft import Draft
+from chalicelib.model import Phase, PointState, Resting, RestorePoint, Slot, Source
+from chalicelib.operated import holds_more, operated
+
+# EC2 says for a while that it does not know what it has just made, "up to about five minutes":
+# https://docs.aws.amazon.com/ec2/latest/devguide/eventual-consistency.html
+# A volume that was attached once is known; that it is gone, two looks a sweep apart must say.
+LOST_AFTER = timedelta(seconds=45)
+NEVER_SEEN_FOR = timedelta(minutes=5)
+
+
+def came_or_went(draft: Draft, command: VolumeMade | VolumesMissing | SnapshotMissing | Rest | VolumeDeleted) -> None:
+    match command:
+        case VolumeMade():
+            _made(draft, command)
+        case VolumesMissing():
+            _missing(draft, command)
+        case SnapshotMissing():
+            _snapshot_missing(draft, command)
+        case Rest():
+            _rest(draft, command)
+        case VolumeDeleted():
+            _rested(draft, command)
+            operated(draft, command)
+        case _:
+            assert_never(command)
+
+
+# --- made -----------------------------------------------------------------------------------------------
+
+
+def _made(draft: Draft, command: VolumeMade) -> None:
+    """Also of a host that was retired meanwhile. An answer about a volume before is nobody's."""
+    host, kept = command.host, draft.vault.retired.get(command.host)
+    slot = draft.vault.hosts.get(host) or kept
+    if slot and slot.volume_id is None and slot.remade == command.remade:
+        has = replace(slot, volume_id=command.volume_id, made_of=slot.rests_as, rests_as="", making=False)
+        if host in draft.vault.hosts:
+            draft.change(hosts={**draft.vault.hosts, host: has})
+        else:
+            draft.change(retired={**draft.vault.retired, host: has})
+        if has.made_of:
+            draft.facts.append(VolumeRemade(host=host, volume_id=command.volume_id, snapshot_id=has.made_of))
+    draft.see_to_volumes()
+
+
+# --- let go ---------------------------------------------------------------------------------------------
+
+
+def _rest(draft: Draft, command: Rest) -> None:
+    """Take the next step to a volume's end, if all that it holds is proven to be in a snapshot; or take it back."""
+    slot = draft.vault.hosts.get(command.host)
+    if slot is None or slot.volume_id is None:
+        return
+    why, newest = _why_it_stays(draft, slot, command), command.newest
+    if why or newest is None or newest.snapshot_id is None:
+        draft.change_slot(command.host, rests_as="")
+        draft.reasons.append(f"the volume of {command.host} stays: {why}")
+        return
+    draft.change_slot(command.host, rests_as=newest.snapshot_id)
+    draft.reasons.append(f"all that the volume of {command.host} holds is in {newest.snapshot_id}")
+    draft.let_go(command.host, slot, newest.snapshot_id, command.state)
+
+
+def _why_it_stays(draft: Draft, slot: Slot, command: Rest) -> str | None:
+    newest = command.newest
+    if slot.resting is not Resting.SNAPSHOT:
+        return "it is wanted"
+    if draft.vault.phase is not Phase.ASLEEP:
+        return f"the vault is {draft.vault.phase}"
+    if newest is None:
+        return "it has no restore point that can be relied on"
+    if why := holds_more(draft.vault, slot, command.host, newest):
+        return why
+    if slot.committed != newest.run_id:
+        return f"it is not known to hold just what {newest.snapshot_id} does"
+    if newest.marks.fit is not True or newest.marks.dropped_at:
+        return f"{newest.snapshot_id} has not passed a drill, or is to be deleted"
+    return None
+
+
+def _rested(draft: Draft, command: VolumeDeleted) -> None:
+    """Deleted for that snapshot; also if a backup began meanwhile, which it was never attached for."""
+    slot = draft.vault.hosts.get(command.host)
+    if slot is None or slot.volume_id != command.volume_id:
+        return
+    draft.change_slot(
+        command.host,
+        volume_id=None,
+        attached_to=None,
+        missing_since=None,
+        rests_as=command.snapshot_id,
+        made_of="",
+        remade=slot.remade + 1,
+    )
+    draft.facts.append(VolumeRested(host=command.host, volume_id=command.volume_id, snapshot_id=command.snapshot_id))
+    draft.reasons.append(f"{command.host} rests as {command.snapshot_id}")
+    draft.see_to_volumes()
+
+
+# --- lost -----------------------------------------------------------------------------------------------
+
+
+def _missing(draft: Draft, command: VolumesMissing) -> None:
+    """Somebody deleted a volume, once EC2 has said so twice; one that is on its way out is no loss."""
+    if draft.vault.phase not in (Phase.ASLEEP, Phase.OPEN):
+        return  # a late answer: it is asked again
+    for host, slot in draft.vault.hosts.items():
+        if slot.volume_id is None or slot.rests_as:
+            continue
+        since = slot.missing_since
+        if command.volumes.get(host) != slot.volume_id:
+            draft.change_slot(host, missing_since=None)
+        elif since is None:
+            draft.change_slot(host, missing_since=draft.now)
+            draft.reasons.append(f"EC2 does not know {slot.volume_id}, the volume of {host}")
+        elif draft.now - since >= (LOST_AFTER if slot.attached_to else NEVER_SEEN_FOR):
+            _lost(draft, host, slot.volume_id, command.points.get(host))
+    draft.see_to_volumes()
+
+
+def _snapshot_missing(draft: Draft, command: SnapshotMissing) -> None:
+    """The snapshot that a host rests as is gone too: the next best, or nothing."""
+    slot = draft.vault.hosts.get(command.host)
+    ours = slot and slot.volume_id is None and slot.rests_as == command.snapshot_id
+    if ours and not (command.point and command.point.snapshot_id == command.snapshot_id):
+        _lost(draft, command.host, command.snapshot_id, command.point)
+        draft.see_to_volumes()
+
+
+def _lost(draft: Draft, host: str, what: str, point: RestorePoint | None) -> None:
+    """Forget the volume; the next one is made of that point, and then holds what that does."""
+    slot = draft.vault.hosts[host]
+    size = max(slot.size_gib, (point and point.volume_gib) or 0)
+    draft.change_slot(
+        host,
+        volume_id=None,
+        attached_to=None,
+        missing_since=None,
+        rests_as=(point and point.snapshot_id) or "",
+        made_of="",
+        remade=slot.remade + 1,
+        committed=point.run_id if point else "",
+        pushed_at=point.run_started_at if point else None,
+        size_gib=size,
+        max_size_gib=max(size, slot.limit_gib),
+        modified_at=None,
+    )
+    for run in draft.vault.window.runs.values() if draft.vault.window else ():
+        if run.host == host and run.restore and run.restore.source is Source.LIVE and run.live:
+            draft.put_run(replace(run, restore=replace(run.restore, source=Source.POINT)))
+        elif run.host == host:
+            # What it had pushed is lost with the volume: no restore point may call that complete.
+            draft.put_run(replace(run, pushed=False, committed_at=None))
+    if owed := draft.vault.owed_points.get(host):
+        draft.change(owed_points={name: p for name, p in draft.vault.owed_points.items() if name != host})
+        draft.facts.append(PointFailed(point=replace(owed, state=PointState.ERROR), final=True))
+    draft.facts.append(VolumeLost(host=host, lost=what, point=point))
+    draft.reasons.append(f"{what} of {host} is gone; the next volume is made of {point.snapshot_id if point else None}")
