@@ -2,6 +2,7 @@
 
 from chalicelib.model import Policy
 from chalicelib.pricing.control_plane import ALARM_METRICS, DASHBOARDS
+from chalicelib.pricing.resting import CASES, sums
 from chalicelib.pricing.scenarios import GROWN, NIGHTS, SCENARIOS, Report, report
 from chalicelib.pricing.table import LISTED, Prices
 from chalicelib.pricing.usage import GIB
@@ -123,6 +124,15 @@ def peers(made: Report) -> str:
     rows = [[peer.name, peer.how, peer.source, peer.seen, peer.but] for peer in made.peers]
     lines = _table(["peer, for the article's case", "price", "page", "seen", "but"], rows)
     return lines.replace("---:", "---")
+
+
+def resting(prices: Prices = LISTED) -> str:
+    """What hosts save that rest as their snapshots."""
+    rows = []
+    for name, case in CASES.items():
+        made = sums(case, prices)
+        rows.append([name, *map(_dollars, (made.always, made.there, made.drills)), f"**{_dollars(made.saved)}**"])
+    return _table(["a month, $", "a volume that stays", "one that comes and goes", "its drills", "saved"], rows)
 
 
 def price_list(prices: Prices = LISTED) -> str:

@@ -23,6 +23,7 @@ def tables() -> dict[str, str]:
         "copies": markdown.copies(),
         "summary": markdown.summary(),
         "peers": markdown.peers(article),
+        "resting": markdown.resting(),
         "prices": markdown.price_list(),
     }
 
