@@ -154,10 +154,7 @@ class Agent:
         self._mounts = self._bring(self._volumes, volumes, self._mounts, stray)
         self._restores = self._bring(self._points, orders.restores, self._restores, stray)
         points = [mount.host for mount in self._restores if mount.state == "mounted"]
-        try:
-            self._drills.apply(orders.restores, hosts, points)
-        except OSError as error:
-            log("drill_failed", error=said(error))
+        self._drills.apply(orders.restores, hosts, points)
         for host in {*self._sftp.shown(), *(order.host for order in orders.hosts)}:
             try:
                 if host in [order.host for order in hosts]:

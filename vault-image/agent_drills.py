@@ -42,10 +42,7 @@ class Drills:
     def apply(
         self, restores: Iterable[RestoreOrder], hosts: Iterable[HostOrder] = (), mounted: Iterable[str] = ()
     ) -> None:
-        """See that what is ordered, of a host whose point is mounted, is checked, and nothing else is.
-
-        Raises OSError if a check can't be started.
-        """
+        """See that what is ordered, of a host whose point is mounted, is checked, and nothing else is."""
         uids = {order.host: order.uid for order in hosts}
         wanted = {order: order.drill for order in restores if order.drill and order.host in {*uids} & {*mounted}}
         for order in self._checks.keys() - wanted.keys():
@@ -82,15 +79,16 @@ class _Check:
         self._told |= {"state": "checking", **dict.fromkeys(_NUMBERS, 0), "detail": ""}
         self._half_line = b""
         theirs_in, self._life = os.pipe()
-        self._said, theirs_out = os.pipe2(os.O_NONBLOCK | os.O_CLOEXEC)
+        self._said, theirs_out = os.pipe()
+        os.set_blocking(self._said, False)
+        self.process_fd = -1
         try:
-            os.set_blocking(theirs_out, True)
             self._process = subprocess.Popen(command, stdin=theirs_in, stdout=theirs_out)
             self.process_fd = os.pidfd_open(self._process.pid)
-        except OSError:
-            os.close(self._life)
-            os.close(self._said)
-            raise
+        except OSError as error:
+            self._told |= {"state": "error", "detail": ascii(f"it could not be started: {error}")[1:-1][:_DETAIL]}
+            self._close()
+            return
         finally:
             os.close(theirs_in)
             os.close(theirs_out)
@@ -143,4 +141,4 @@ class _Check:
         for descriptor in (self._life, self._said, self.process_fd):
             if descriptor >= 0:
                 os.close(descriptor)
-        self._life = self.process_fd = -1
+        self._life = self._said = self.process_fd = -1

@@ -2,6 +2,7 @@
 
 import json
 import os
+import select
 import shutil
 import signal
 import subprocess
@@ -11,8 +12,11 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+import agent_drills
+import agent_orders
 import drill
 import pytest
+from agent_config import Config
 from drill import Drill
 
 from tests.vault import manifests, vaults
@@ -480,3 +484,57 @@ def test_a_check_is_ended_in_the_middle(vault: Vault, source: Path) -> None:
     fifth = vaults.wait_until(lambda: check_of(vault, agent))[0]
     assert vault.stop_agent() == 0
     assert not is_there(vault, fifth)
+
+
+def test_a_check_that_cannot_be_started(tmp_path: Path) -> None:
+    config = Config(run_dir=tmp_path, mount_root=tmp_path / "none", accounts="single")
+    host = agent_orders.HostOrder("C", "", 20001, "nv20001", "")
+    order = agent_orders.RestoreOrder("C", "vol-12345678", agent_orders.DrillOrder(RUN, RUN, ("key",)))
+    drills = agent_drills.Drills(config)
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(agent_drills, "_POLITE", ("/nonexistent",))
+        drills.apply([order], [host], ["C"])
+    [told] = drills.told()
+    assert (told["state"], drills.ends()) == ("error", [])
+    assert "could not be started" in told["detail"]
+    drills.apply(())
+    assert drills.told() == []
+
+
+@pytest.mark.parametrize(
+    "line",
+    [
+        "",
+        "no JSON",
+        "[]",
+        "[" * 100_000,
+        '{"state":"passed"}',
+        '{"state":"perfect","files":1,"checked_bytes":1,"total_bytes":1,"detail":""}',
+        '{"state":"passed","files":-1,"checked_bytes":1,"total_bytes":1,"detail":""}',
+        '{"state":"passed","files":Infinity,"checked_bytes":1,"total_bytes":1,"detail":""}',
+        '{"state":"passed","files":true,"checked_bytes":1,"total_bytes":1,"detail":""}',
+        '{"state":"passed","files":1,"checked_bytes":1,"total_bytes":1,"detail":"\\u001b[2J"}',
+        '{"state":"passed","files":1,"checked_bytes":1,"total_bytes":1,"detail":5}',
+        '{"state":["passed"],"files":1,"checked_bytes":1,"total_bytes":1,"detail":""}',
+        '{"state":"passed","files":1,"checked_bytes":1,"total_bytes":1,"detail":""}' + " " * 70_000,
+        '{"state":"passed","files":1,"checked_bytes":1,"total_bytes":' + "9" * 5000 + ',"detail":""}',
+    ],
+)
+def test_what_a_check_says_is_believed_in_its_shape_alone(tmp_path: Path, line: str) -> None:
+    """It runs as the host's account. Here `cat` has taken its place."""
+    config = Config(run_dir=tmp_path, mount_root=tmp_path, accounts="single")
+    host = agent_orders.HostOrder("C", "", 20001, "nv20001", "")
+    order = agent_orders.RestoreOrder("C", "vol-12345678", agent_orders.DrillOrder(RUN, RUN, ("key",)))
+    (tmp_path / "said").write_text(line + "\n")
+    drills = agent_drills.Drills(config)
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(agent_drills, "_POLITE", ("sh", "-c", f"cat {tmp_path}/said"))
+        drills.apply([order], [host], ["C"])
+
+    def verdict() -> str:
+        select.select(drills.ends(), [], [], 0.1)  # a pipe holds less than some of these
+        return str(drills.told()[0]["state"]).removeprefix("checking")
+
+    assert vaults.wait_until(verdict) == "error"
+    [told] = drills.told()
+    assert told["total_bytes"] <= 2**53

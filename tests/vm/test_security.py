@@ -2,6 +2,7 @@
 
 import contextlib
 import dataclasses
+import json
 import os
 import shutil
 import signal
@@ -11,13 +12,14 @@ import time
 import uuid
 from collections.abc import Iterator
 from pathlib import Path
+from shlex import quote
 
 import pytest
 
 from tests.vm.booted import Booted, booted  # first: with it vault-image can be found
 
 # isort: split
-from tests.vault import vaults
+from tests.vault import manifests, vaults
 from tests.vault.test_isolation import (  # noqa: F401 # the same attempts, now on the machine
     OTHERS,
     SECRET,
@@ -140,6 +142,39 @@ def test_the_agent_writes_where_it_must(two: Both) -> None:
     inside = f"for place in {places}; do if touch $place/x; then echo $place; fi; done; touch /etc/x && rm /etc/x"
     agent = "$(systemctl show -P MainPID nightvault-agent.service)"
     assert vault.inside(f"nsenter -m -t {agent} sh -c '{inside}' 2>/dev/null") == ""
+
+
+# Each must fail where C's restore points are checked.
+OUT_OF_A_CHECK = {
+    "C's files, changed": "touch /mnt/C/x",
+    "H's files": "ls /mnt/H",
+    "the agent's token": "cat /var/lib/nightvault/token",
+    "notes of what is under way": "ls /run/nightvault/C",
+    "a place to write": "touch /run/x || touch /opt/nightvault/x || touch /var/lib/x",
+    "the network": "python3 -c 'import socket; socket.socket()'",
+    "other processes": "ls -d /proc/1",
+    "to be root": "su -c true",
+}
+
+
+def test_a_check_may_only_read(two: Both, tmp_path: Path) -> None:
+    """As the agent has it started, on what C has pushed."""
+    vault, c, _h = two
+    run_id = str(uuid.uuid4())
+    (tmp_path / "file").write_bytes(os.urandom(100_000))
+    manifests.sign(tmp_path, run_id, "C", c.key)
+    vaults.back_up(c, tmp_path, run_id)
+    agent = vault.inside("systemctl show -P MainPID nightvault-agent.service").strip()
+    said = vault.inside(f"tr '\\0' '\\n' </proc/{agent}/environ | sed -n 's/^NIGHTVAULT_DRILL_COMMAND=//p'")
+    started = said.strip().replace("@UID@", str(c.uid))
+    public = " ".join(c.key.with_suffix(".pub").read_text().split()[:2])
+    order = json.dumps({"place": "/mnt/C", "host": "C", "run_id": run_id, "public_keys": [public]})
+    check = f"{started} /usr/bin/python3 -EsS /opt/nightvault/drill.py"
+    told = vault.inside(f"mkfifo /run/order; exec 3<>/run/order; echo {quote(order)} >&3; {check} <&3; rm /run/order")
+    verdict = json.loads(told.splitlines()[-1])
+    assert (verdict["state"], verdict["detail"], verdict["files"]) == ("passed", "", 1)
+    attempts = "\n".join(f'if ( {do} ) >/dev/null 2>&1; then echo "{what}"; fi' for what, do in OUT_OF_A_CHECK.items())
+    assert vault.inside(f"{started} /bin/sh -c {quote(attempts)}") == ""
 
 
 # What C does in a session that no gate limits, and what undoes it. H's night goes on meanwhile.
