@@ -34,11 +34,11 @@ def phase(cloud: LocalCloud) -> str:
     return str(cloud.operate("vaults")["vaults"][0]["phase"])
 
 
-def back_up(cloud: LocalCloud, host: FakeHost, run_id: str = R1) -> None:
+def back_up(cloud: LocalCloud, host: FakeHost, run_id: str = R1, change: dict[str, int] | None = None) -> None:
     """A whole night of a host that the test plays."""
     assert host.start(run_id).status == 202
     cloud.wait_until(lambda: host.status(run_id).document["ready"], 20, what="the vault is ready")
-    cloud.vaults.commit(host.name, run_id)
+    cloud.vaults.commit(host.name, run_id, change)
     cloud.wait_until(lambda: host.status(run_id).document["committed"], 20, what="the commit is seen")
     assert host.finish(run_id, bytes_sent=27_300_000, bytes_total=1_000_000_000).status == 200
     cloud.wait_until(lambda: host_of(cloud, host.name)["last"], 20, what="the backup counts")

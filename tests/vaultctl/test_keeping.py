@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 
 from chalicelib.growth import GIB
-from chalicelib.model import Kind, Outcome, PointState, RestorePoint, Run, Stats, Window
+from chalicelib.model import Change, Kind, Outcome, PointState, RestorePoint, Run, Stats, Window
 from chalicelib.wiring import wired
 from tests.localcloud.cloud import LocalCloud
 from tests.vaultctl.helm import Done, OnLocalCloud, vaultctl
@@ -138,12 +138,34 @@ def test_a_life_of_locks_and_numbers(cloud: LocalCloud) -> None:
     assert cloud.operate("restore_points", host="C")["restore_points"][0]["locked_until"]
 
 
+def test_an_unusual_push_is_seen_everywhere_until_it_is_accepted(cloud: LocalCloud) -> None:
+    u = cloud.enroll("U")
+    back_up(cloud, u, R(50), {**dict.fromkeys(Change.__struct_fields__, 0), "files_before": 40, "files_deleted": 40})
+    assert "HELD" in run(cloud, "hosts").out
+    assert "complete, UNUSUAL" in run(cloud, "restore-points", "U").out
+    kept = run(cloud, "retention", "U")
+    assert "complete, UNUSUAL" in kept.out
+    assert "Once all is well: vaultctl accept U" in kept.err
+    (found,) = [each for each in run(cloud, "doctor", "--json").document["checks"] if each["name"] == "unusual"]
+    assert (found["resource"], "40 of 40 files fewer (100%)" in found["what"]) == ("U", True)
+    (snapshot,) = [each for each in cloud.snapshots() if each["tags"]["nightvault:host"] == "U"]
+    assert snapshot["tags"]["nightvault:unusual"] == "40 of 40 files fewer (100%)"
+
+    unasked = run(cloud, "accept", "U")
+    assert (unasked.exit_code, snapshot["SnapshotId"] in unasked.err) == (Exit.USAGE, True)
+    assert run(cloud, "accept", "U", "--yes").out.startswith("1 restore point of U accepted; all up to 2")
+    assert run(cloud, "accept", "U").out == "nothing to accept; nothing was held.\n"
+    assert "UNUSUAL" not in run(cloud, "restore-points", "U").out
+    assert "HELD" not in run(cloud, "hosts").out
+
+
 @pytest.mark.parametrize(
     ("action", "fields", "names"),
     [
         ("retention", {"host": "nobody"}, "host"),
         ("retention", {"host": "C", "daily": -1}, "daily"),
         ("retention", {"host": "C", "daily": 3, "default": True}, "default"),
+        ("accept", {"host": "nobody"}, "host"),
         ("lock", {"point": "snap-none"}, "point"),
         ("lock", {"point": "snap-none", "mode": "compliance"}, "days"),
         ("lock", {"point": "snap-none", "days": 3, "cool_off_hours": 3}, "cool_off_hours"),
