@@ -72,6 +72,8 @@ class ControlPlane:
         self.outcome: str | None = None
         self.reason: str | None = None
         self.run_id: str | None = None
+        self.kind = "backup"
+        self.pushed_run_id: str | None = None  # of the only tree there is, whichever point is asked for
         self.last: dict[str, Any] | None = None
         self.restore: dict[str, Any] | None = None
         self.points: list[dict[str, Any]] = []  # newest first
@@ -135,7 +137,7 @@ class ControlPlane:
             listed = {"host": "C", "points": self.points, "now": "2026-01-01T00:00:00Z"}
             return Answer(200, json.dumps(listed, separators=(",", ":")))
         if route == "/start":
-            self.run_id, self.outcome, self.restore = body["run_id"], None, None
+            self.run_id, self.kind, self.outcome, self.restore = body["run_id"], body["kind"], None, None
             if body["kind"] == "restore" and self.points:
                 ids = [point["point_id"] for point in self.points]
                 if (wanted := body.get("point", ids[0])) not in ids:
@@ -143,8 +145,12 @@ class ControlPlane:
                 told = ("point_id", "taken_at", "point_run_id", "point_complete")
                 chosen = self.points[ids.index(wanted)]
                 self.restore = {**{key: chosen[key] for key in told}, "source": "live"}
+                if self.pushed_run_id:
+                    self.restore["point_run_id"] = self.pushed_run_id
         if route == "/finish":
             self.outcome = body["outcome"]
+            if (self.kind, self.outcome) == ("backup", "complete"):
+                self.pushed_run_id = self.run_id
         return Answer(202 if route == "/start" else 200, json.dumps(self.document(), separators=(",", ":")))
 
     def handler(self) -> type[BaseHTTPRequestHandler]:
@@ -306,10 +312,11 @@ class Host:
         self.good("enroll", self.plane.url, CODE)
         self.vault.allow((self.state / "key.pub").read_text())
 
-    def pull(self, target: Path) -> Path:
-        """Fetches what is current on the vault, as a restore does."""
+    def pull(self, target: Path, *, manifest: bool = False) -> Path:
+        """Fetches what is current on the vault, as a restore does; and the manifest, if wanted."""
         ssh = f"ssh -p {self.vault.port} -i {self.state}/key -o LogLevel=ERROR"
         ssh += " -o StrictHostKeyChecking=no -o UserKnownHostsFile=/dev/null"
         at = f"{getpass.getuser()}@127.0.0.1:/"
-        subprocess.run(["rsync", "-aHAX", "--numeric-ids", "--sparse", "-e", ssh, at, f"{target}/"], check=True)
+        options = ["-aHAX", "--numeric-ids", "--sparse", *([] if manifest else ["--exclude=/.nightvault"])]
+        subprocess.run(["rsync", *options, "-e", ssh, at, f"{target}/"], check=True)
         return target

@@ -11,8 +11,37 @@ from tests.client.harness import Host, error, in_every_shell
 
 TOOLS = [
     *("sh", "awk", "cat", "chmod", "cksum", "cut", "date", "df", "find", "grep", "head", "id", "ls", "mkdir", "mount"),
-    *("mv", "od", "ps", "rm", "rmdir", "sed", "sleep", "tee", "touch", "tr", "wc", "env", "fusermount", "fusermount3"),
-    *("curl", "rsync", "ssh", "ssh-keygen", "gocryptfs", "gocryptfs-xray", "rdiff-backup", "encfs", "python3"),
+    *(
+        "mv",
+        "od",
+        "ps",
+        "rm",
+        "rmdir",
+        "sed",
+        "sleep",
+        "sort",
+        "tee",
+        "touch",
+        "tr",
+        "wc",
+        "env",
+        "fusermount",
+        "fusermount3",
+    ),
+    *(
+        "stat",
+        "xargs",
+        "openssl",
+        "curl",
+        "rsync",
+        "ssh",
+        "ssh-keygen",
+        "gocryptfs",
+        "gocryptfs-xray",
+        "rdiff-backup",
+        "encfs",
+        "python3",
+    ),
 ]
 
 
@@ -117,7 +146,7 @@ def test_an_rsync_that_takes_less(host: Host, tools: Path, tmp_path: Path) -> No
     host.configure("keep = mirror")
     done = host.run("backup", PATH=str(tools))
     assert done.returncode == 0, done.stderr
-    [rsync] = [line for line in host.vault.gate_log() if line.startswith("rsync")]
+    rsync = next(line for line in host.vault.gate_log() if line.startswith("rsync"))
     assert "--inplace" not in rsync
     assert "--delete-after" in rsync
     assert "rsync does not take --inplace" in host.run("doctor", PATH=str(tools)).stdout

@@ -56,6 +56,12 @@ def test_every_archive_comes_back_of_tonight_and_of_the_night_before(tmp_path: P
         for name, player in hosts.items():
             assert portrait(came_back(player, tmp_path / "tonight" / name)) == portrait(player.live), name
             assert last_backups(cloud)[name] in player.last_line()
+        for player in hosts.values():
+            player.run("drill", "--files", "5")
+        for name, player in hosts.items():
+            cloud.wait_until(player.poll, 120, what=f"{name} has drilled; it says: {player.said()}")
+            assert player.exit_code == 0, f"{name}: {player.output}"
+            assert "all as this host pushed them (signature good)" in player.last_line(), name
 
         # The first night's, of three: a point by its name, and a part of it; and by its date.
         first = {name: points(cloud, name)[0] for name in hosts}
