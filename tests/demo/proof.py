@@ -33,7 +33,7 @@ def decrypted(snapshot: Path, player: Player) -> Iterator[Path]:
         if player.settings.get("encrypt") == "reverse":
             # Each view of `gocryptfs -reverse` is a folder, beside the configuration that they share.
             mount += ["-config", str(cipher / "gocryptfs.conf")]
-            (cipher,) = (folder for folder in cipher.iterdir() if folder.is_dir())
+            (cipher,) = (path for path in cipher.iterdir() if path.is_dir() and path.name != ".nightvault")
         mount += [str(cipher), str(plain)]
         if keep == "encfs":
             mount = ["encfs", "--extpass", f"cat {player.password_file}", str(cipher), str(plain)]

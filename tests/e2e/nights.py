@@ -161,4 +161,5 @@ def cipher(player: Player) -> dict[str, tuple[str, ...]]:
 
 def on_the_vault(snapshot: Path) -> dict[str, tuple[str, ...]]:
     tree = (snapshot / "current").resolve()
-    return {name: (kind, content) for name, (kind, _, content) in portrait(tree).items()}
+    there = {name: (kind, content) for name, (kind, _, content) in portrait(tree).items()}
+    return {name: entry for name, entry in there.items() if not name.startswith(".nightvault")}
