@@ -19,6 +19,7 @@ ACTIONS = {
     "host": "hosts:OneHost",
     "restore_points": "hosts:RestorePoints",
     "retention": "keeping:HostRetention",
+    "drill": "drills:Drill",
     "lock": "keeping:Lock",
     "unlock": "keeping:Unlock",
     "accept": "keeping:Accept",

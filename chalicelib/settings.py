@@ -71,7 +71,7 @@ class Settings:
 
 def _policy(environment: Mapping[str, str]) -> Policy:
     values: dict[str, int] = {}
-    for budget in ("window", "restore"):  # CloudFormation can't multiply, and people think of these in hours
+    for budget in ("window", "restore", "drill"):  # CloudFormation can't multiply, and people think of these in hours
         name = f"NIGHTVAULT_{budget.upper()}_HOURS"
         if name in environment:
             values[f"{budget}_seconds"] = _hours(name, environment[name])

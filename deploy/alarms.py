@@ -154,6 +154,22 @@ ALARMS = (
         statistic="Sum",
     ),
     Alarm(
+        name="drill-failed",
+        what="A restore point is not what its host pushed: a drill compared every byte.",
+        first="read nightvault's own mail, which says which; `vaultctl restore-points HOST` shows the sound ones.",
+        metric=metrics.DRILLS_FAILED,
+        statistic="Sum",
+    ),
+    Alarm(
+        name="drill-overdue",
+        what="For 30 days no drill has said of a host's restore points whether they are good.",
+        first="`vaultctl doctor` says whose and why; `vaultctl drill HOST` begins one.",
+        metric=metrics.DRILL_OVERDUE,
+        statistic="Maximum",
+        period=900,  # as often as it is sent
+        resolved=True,
+    ),
+    Alarm(
         name="unexpected-host-key",
         what="A vault showed another ssh host key than the one it enrolled with.",
         first="unless you know who changed the machine, stop its instance, and do not terminate it.",

@@ -35,6 +35,7 @@ _EVERY_FUNCTION: Json = {
     "NIGHTVAULT_URL_PARAMETER": {"Fn::Sub": "/${AWS::StackName}/url"},
     "NIGHTVAULT_WINDOW_HOURS": {"Ref": "WindowHours"},
     "NIGHTVAULT_RESTORE_HOURS": {"Ref": "RestoreHours"},
+    "NIGHTVAULT_DRILL_HOURS": {"Ref": "DrillHours"},
     "NIGHTVAULT_LINGER_SECONDS": {"Ref": "LingerSeconds"},
     "NIGHTVAULT_KEEP_DAILY": {"Ref": "KeepDaily"},
     "NIGHTVAULT_KEEP_WEEKLY": {"Ref": "KeepWeekly"},

@@ -18,6 +18,16 @@ class Last(Struct, frozen=True, kw_only=True):
     window_id: str
 
 
+class Drill(Struct, frozen=True, kw_only=True):
+    point_id: str
+    state: str
+    at: datetime
+    detail: str = ""
+    seconds: int = 0
+    files: int = 0
+    checked_bytes: int = 0
+
+
 class Host(Struct, frozen=True, kw_only=True):
     name: str
     vault_id: str
@@ -40,6 +50,8 @@ class Host(Struct, frozen=True, kw_only=True):
     kept_since: datetime | None = None
     resting: str | None = None
     rests_as: str | None = None
+    drill: Drill | None = None
+    drill_overdue: bool = False
 
 
 class Stats(Struct, frozen=True, kw_only=True):

@@ -371,6 +371,27 @@ def _copies(facts: Facts) -> Iterator[Finding]:
             )
 
 
+def _drills(facts: Facts) -> Iterator[Finding]:
+    for host in facts.hosts:
+        drill = host.drill
+        if drill and drill.failed_taken_at and not host.retired_at:
+            yield Finding(
+                level="wrong",
+                what=f"a restore point of {host.name}, made {drill.failed_taken_at:%Y-%m-%dT%H:%M:%SZ}, failed its"
+                " drill, and no newer one has passed",
+                remedy=f"docs/runbooks/drill-failed.md; the next backup of {host.name} compares every byte",
+                resource=host.name,
+            )
+        if host.drill_overdue(facts.now):
+            last = f"the last drill said: {drill.state} {drill.detail}".rstrip() if drill else "there was no drill"
+            yield Finding(
+                level="warning",
+                what=f"no restore point of {host.name} was proven for 30 days; {last}",
+                remedy=f"docs/runbooks/drill-overdue.md; `vaultctl drill {host.name}` begins one now",
+                resource=host.name,
+            )
+
+
 def _flagged(facts: Facts) -> dict[str, str]:
     """Why the newest unusual push of a host is, by host: also of those whose snapshot is under way."""
     coming = (point for vault in facts.vaults for point in vault.pending_points.values())
@@ -420,7 +441,7 @@ def _public(facts: Facts) -> Iterator[Finding]:
 def live_addresses(vault: Vault | None) -> frozenset[str]:
     """Whom a vault's security group should let in."""
     window = vault.window if vault else None
-    return frozenset(run.source_address for run in window.live_runs) if window else frozenset()
+    return frozenset(run.source_address for run in window.live_runs if run.source_address) if window else frozenset()
 
 
 def _ingress(facts: Facts) -> Iterator[Finding]:
@@ -497,6 +518,7 @@ CHECKS: dict[str, tuple[Callable[[Facts], Iterator[Finding]], str]] = {
     "retention": (_retention, "what retention needs no more is deleted, and no host's history is held"),
     "copies": (_copies, "no copy in another region is behind, refused or left over"),
     "unusual": (_unusual, "no host has pushed anything unusual that nobody has accepted"),
+    "drills": (_drills, "every host has a restore point that was proven within 30 days"),
     "encryption": (_encryption, "volumes and snapshots are encrypted"),
     "public": (_public, "no snapshot is shared with the world"),
     "ingress": (_ingress, "only hosts with a live run are let in"),

@@ -12,6 +12,8 @@ from chalicelib import budget
 from chalicelib.model import (
     Change,
     Copy,
+    Drill,
+    DrillState,
     Host,
     Kind,
     LastBackup,
@@ -124,6 +126,23 @@ class VaultView(Struct, frozen=True, kw_only=True):
     reported_at: datetime | None
 
 
+class DrillView(Struct, frozen=True, kw_only=True):
+    """DRILL: what came of a host's last one. `judged_at`: when one last passed or failed."""
+
+    run_id: str
+    point_id: str
+    taken_at: datetime
+    state: DrillState
+    begun_at: datetime
+    at: datetime
+    seconds: int
+    detail: str
+    files: int
+    checked_bytes: int
+    total_bytes: int
+    judged_at: datetime | None
+
+
 class HostView(Struct, frozen=True, kw_only=True):
     """HOST."""
 
@@ -148,6 +167,8 @@ class HostView(Struct, frozen=True, kw_only=True):
     resting: Resting
     rests_as: str | None  # the snapshot, while it has no volume
     kept_since: datetime | None = None
+    drill: DrillView | None = None
+    drill_overdue: bool = False
 
 
 def run_view(run: Run, window_id: str | None) -> RunView:
@@ -274,12 +295,32 @@ def host_view(host: Host, vault: Vault | None, history: Iterable[Window], now: d
         resting=slot.resting if slot else Resting.VOLUME,
         rests_as=(slot and slot.volume_id is None and slot.rests_as) or None,
         kept_since=host.kept_since,
+        drill=drill_view(host.drill) if host.drill else None,
+        drill_overdue=host.drill_overdue(now),
+    )
+
+
+def drill_view(drill: Drill) -> DrillView:
+    return DrillView(
+        run_id=drill.run_id,
+        point_id=drill.point_id,
+        taken_at=drill.taken_at,
+        state=drill.state,
+        begun_at=drill.begun_at,
+        at=drill.at,
+        seconds=drill.seconds,
+        detail=drill.detail,
+        files=drill.files,
+        checked_bytes=drill.checked_bytes,
+        total_bytes=drill.total_bytes,
+        judged_at=drill.judged_at,
     )
 
 
 def _live_run(vault: Vault, host: str) -> str | None:
     runs = [*(vault.window.runs.values() if vault.window else ()), *vault.queued.values()]
-    return next((run.run_id for run in runs if run.host == host and run.live), None)
+    mine = (run for run in runs if run.host == host and run.kind is not Kind.DRILL)
+    return next((run.run_id for run in mine if run.live), None)
 
 
 def _fills(host: str, history: Iterable[Window]) -> list[tuple[float, int]]:

@@ -8,7 +8,7 @@ from msgspec import Struct
 
 # What the template makes, whatever the number of hosts; tests/pricing/test_pages.py holds these to it. An alarm is
 # charged for each metric that it watches: https://aws.amazon.com/cloudwatch/pricing/ (metric math)
-ALARM_METRICS = 24
+ALARM_METRICS = 26
 DASHBOARDS = 1
 KEYS = 1
 

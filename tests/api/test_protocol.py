@@ -25,6 +25,7 @@ DOCUMENT = {
     "progress": dict | None,
     "committed": bool,
     "restore": dict | None,
+    "verify": bool,
     "retry_after_seconds": int,
     "last": dict | None,
     "now": str,

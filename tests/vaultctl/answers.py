@@ -5,12 +5,12 @@ from typing import Any
 
 import msgspec
 
-from chalicelib.model import Kind, LastBackup, Outcome, Phase, PointState, Retention, Stats
+from chalicelib.model import DrillState, Kind, LastBackup, Outcome, Phase, PointState, Retention, Stats
 from chalicelib.operators.changes import Kept, RetireAnswer
 from chalicelib.operators.checks import Check
 from chalicelib.operators.hosts import RestorePointsAnswer
 from chalicelib.operators.keeping import Archive, RetentionAnswer, VerdictView
-from chalicelib.operators.views import CopyView, HostView, PointView, RunView, VaultView, WindowView
+from chalicelib.operators.views import CopyView, DrillView, HostView, PointView, RunView, VaultView, WindowView
 from chalicelib.pricing.history import Monthly
 
 NOW = datetime(2026, 11, 24, 19, 0, tzinfo=UTC)
@@ -54,9 +54,26 @@ def _host(name: str, **more: Any) -> HostView:
     return HostView(**{**facts, **more})
 
 
+def _drill(state: DrillState, at: datetime, detail: str = "") -> DrillView:
+    return DrillView(
+        run_id="00000000-0000-4000-8000-00000000000d",
+        point_id="snap-0123456789abcdef0",
+        taken_at=at - timedelta(days=1),
+        state=state,
+        begun_at=at - timedelta(minutes=11),
+        at=at,
+        seconds=660,
+        detail=detail,
+        files=20_113,
+        checked_bytes=3 * GIB,
+        total_bytes=3 * GIB,
+        judged_at=at,
+    )
+
+
 HOSTS = [
-    _host("C"),
-    _host("H", used_bytes=17 * GIB, growth_bytes_per_day=-40 * 2**20),
+    _host("C", drill=_drill(DrillState.PASSED, NIGHT - timedelta(days=9))),
+    _host("H", drill_overdue=True, used_bytes=17 * GIB, growth_bytes_per_day=-40 * 2**20),
     _host(
         "L",
         last=_last(NIGHT - timedelta(days=3)),
@@ -65,6 +82,8 @@ HOSTS = [
         used_bytes=19 * GIB,
         next_expected_at=NIGHT - timedelta(days=2),
         ping_url="https://hc-ping.com/5d21",
+        drill=_drill(DrillState.FAILED, NIGHT, detail="3xQ/b7Kd: another checksum; 1 file in all"),
+        drill_overdue=True,
     ),
     _host(
         "new-one",
@@ -116,12 +135,13 @@ POINTS = [
         outcome=outcome,
         state=state,
         volume_gib=20,
+        fit=fit,
     )
-    for number, complete, outcome, state in (
-        (4, True, Outcome.COMPLETE, PointState.PENDING),
-        (3, False, Outcome.CUT, PointState.COMPLETED),
-        (2, True, Outcome.COMPLETE, PointState.ERROR),
-        (1, True, Outcome.COMPLETE, PointState.COMPLETED),
+    for number, complete, outcome, state, fit in (
+        (4, True, Outcome.COMPLETE, PointState.PENDING, None),
+        (3, False, Outcome.CUT, PointState.COMPLETED, None),
+        (2, True, Outcome.COMPLETE, PointState.ERROR, None),
+        (1, True, Outcome.COMPLETE, PointState.COMPLETED, False),
     )
 ]
 

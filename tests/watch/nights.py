@@ -8,7 +8,7 @@ import pytest
 from chalicelib.commands import Report
 from chalicelib.control import Control
 from chalicelib.enrolment import Enrolment
-from chalicelib.model import Change, Mount, Outcome, PointState, RestorePoint
+from chalicelib.model import Change, Checked, DrillState, Mount, Outcome, Phase, PointState, Policy, RestorePoint
 from chalicelib.telemetry import PowertoolsTelemetry
 from deploy.alarms import alarms
 from tests.fakes.cloud import Snapshot
@@ -120,6 +120,26 @@ class Watched:
     def up(self) -> set[str]:
         """Alarms that are in ALARM now."""
         return {name for name, watch in self.watches.items() if watch.state == "ALARM"}
+
+
+def drill(stack: Watched, host: str, state: DrillState) -> None:
+    """An operator's drill of a host's newest restore point, of which the vault says that."""
+    world = stack.world
+    world.control.policy = Policy()
+    record = world.store.host(host)
+    assert record
+    world.control.drilling.begin(record, None)
+    stack.minute()
+    world.boot()
+    stack.minute()
+    world.checks = {host: Checked(state=state, detail="a file: another checksum")}
+    for _ in range(4):
+        world.report()
+    world.checks = {}
+    world.control.policy = NO_DRILLS
+    while world.vault.phase is not Phase.ASLEEP or world.vault.drilled:
+        stack.minute()
+        world.arrive()
 
 
 def opened(stack: Watched, *hosts: str, first: int = 0) -> None:

@@ -8,12 +8,12 @@ from typing import Any
 import pytest
 
 from chalicelib.errors import CloudRefused
-from chalicelib.model import Phase
+from chalicelib.model import DrillState, Phase
 from deploy.alarms import ALARMS
 from deploy.policies import FUNCTIONS
 from tests.unit.test_unusual_nights import QUIET, WIPE
 from tests.watch.cloudwatch import Metrics, Watch
-from tests.watch.nights import R, Watched, opened, report
+from tests.watch.nights import R, Watched, drill, opened, report
 
 
 @pytest.fixture(params=[0, 2, 5])
@@ -114,6 +114,28 @@ def test_a_snapshot_that_failed_for_good(stack: Watched) -> None:
                 stack.world.cloud.fail_snapshot(snapshot_id)
         stack.minute()
     assert stack.raised == {"snapshot-failed"}
+
+
+def test_a_drill_that_failed_and_one_that_passed(stack: Watched) -> None:
+    stack.night(0, "C")
+    drill(stack, "C", DrillState.PASSED)
+    stack.minutes(30)
+    assert stack.raised == set()
+    drill(stack, "C", DrillState.FAILED)
+    stack.minutes(30)
+    assert stack.raised == {"drill-failed"}
+
+
+def test_a_month_without_a_drill(stack: Watched) -> None:
+    stack.night(0, "C", "H")
+    stack.world.clock.advance(30 * 86400)
+    stack.night(1, "C", "H")
+    assert "drill-overdue" in stack.up
+    for host in ("C", "H"):
+        assert "drill-overdue" in stack.up
+        drill(stack, host, DrillState.PASSED)
+    stack.minutes(120)
+    assert "drill-overdue" not in stack.up
 
 
 def test_a_snapshot_that_failed_once(stack: Watched) -> None:

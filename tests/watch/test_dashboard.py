@@ -12,7 +12,7 @@ from moto import mock_aws
 
 from chalicelib import metrics
 from chalicelib.errors import CloudRefused
-from chalicelib.model import Kind, Outcome, Policy
+from chalicelib.model import DrillState, Kind, Outcome, Policy
 from chalicelib.operators.changes import ChangeHost
 from chalicelib.pricing import control_plane
 from deploy import alarms, parts
@@ -21,7 +21,7 @@ from deploy.dashboard import dashboard
 from deploy.policies import FUNCTIONS
 from tests.unit.test_unusual_nights import WIPE
 from tests.watch.cloudwatch import Key, key, resolve
-from tests.watch.nights import NAMES, R, Watched, opened, report
+from tests.watch.nights import NAMES, R, Watched, drill, opened, report
 
 ROOT = Path(__file__).resolve().parents[2]
 ARN = "arn:aws:lambda:eu-central-1:123456789012:function:nightvault-test-timeline-widget"
@@ -156,6 +156,8 @@ def everything_happens(stack: Watched) -> None:
     world.cloud.undeletable.add("snap-kept")
     stack.night(0, "C")
     restores(stack)
+    for state in (DrillState.PASSED, DrillState.FAILED):
+        drill(stack, "C", state)
     opened(stack, "C", "H", "O", "L", first=50)
     report(stack, host_key="ssh-ed25519 " + "B" * 68, used=0.5)
     world.report(transfers={"H": 7})
@@ -182,7 +184,8 @@ def everything_happens(stack: Watched) -> None:
     def refuse(instance_id: str) -> None:
         raise CloudRefused("StartInstances", "InsufficientInstanceCapacity", "none left")
 
-    world.clock.advance(86400)
+    world.clock.advance(31 * 86400)  # and no drill of it since
+    stack.minutes(15)
     world.cloud.start = refuse  # type: ignore[method-assign]
     world.cloud.launch = refuse  # type: ignore[method-assign, assignment]
     world.start("C", R(90))
