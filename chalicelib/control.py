@@ -208,13 +208,13 @@ class Control:
 
         A failure in here is told, and costs the mark; never the restore point.
         """
-        if point.change is None or point.marks.unusual:
+        if point.marks.unusual or not (point.change or point.uncounted):
             return point
         try:
             known = [*self.store.points(point.host), *self.store.buried(point.host), *vault.pending_points.values()]
             others = (each for each in known if each.host == point.host and each.run_id != point.run_id)
             earlier = sorted(others, key=points.taken_at, reverse=True)
-            why = unusual.why(point.change, earlier)
+            why = unusual.why(None if point.uncounted else point.change, earlier)
             if why:
                 host = self.store.host(point.host)
                 held = host is None or host.kept_since is not None

@@ -364,7 +364,7 @@ class Draft:
         points = _points(self.vault, self.window)
         self.change_window(stopped_at=self.now, points=points)
         for host in points:
-            self.change_slot(host, changed=None)
+            self.change_slot(host, changed=None, uncounted=False)
         self.see_to_growth()
         self.change(phase=Phase.SEALING, launch=None, spent=budget.charge(self.vault, self.window, self.now))
         for kind in self.window.ceilings:
@@ -519,5 +519,6 @@ def _points(vault: Vault, window: Window) -> dict[str, RestorePoint]:
                 volume_gib=slot.size_gib,
                 used_bytes=mount.used_bytes if mount and mount.volume_id == slot.volume_id else None,
                 change=slot.changed,
+                uncounted=slot.uncounted,
             )
     return points

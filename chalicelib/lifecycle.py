@@ -279,6 +279,8 @@ def _take_runs(draft: Draft, command: Report) -> None:
         if committed != slot.committed and change:
             # Added up until a restore point is made: a second, small commit must not hide what the first one did.
             draft.change_slot(host, changed=slot.changed.then(change) if slot.changed else change)
+        elif committed != slot.committed and slot.committed:
+            draft.change_slot(host, uncounted=True)
     for run in draft.window.runs.values():
         if run.kind is Kind.BACKUP and command.commits.get(run.host) == run.run_id and not run.committed_at:
             change = command.changes.get(run.host)

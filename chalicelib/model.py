@@ -275,6 +275,7 @@ class RestorePoint(Struct, frozen=True, kw_only=True):
     volume_gib: int | None = None
     used_bytes: int | None = None
     change: Change | None = None  # by all commits since the restore point before
+    uncounted: bool = False  # not by all of them: the vault could not count one
     marks: Marks = Marks()
 
     @property
@@ -386,6 +387,7 @@ class Slot(Struct, frozen=True, kw_only=True):
     pushed_at: datetime | None = None  # when it may have been pushed to last
     committed: str = ""  # the run that its volume holds as committed, by the agent's word
     changed: Change | None = None  # by commits that no restore point holds yet
+    uncounted: bool = False  # one of those, not its first, came without a word of what it changed
     wanted_gib: int = 0  # a growth that was decided and not yet made; 0: none
     modified_at: datetime | None = None  # when its volume was last enlarged, or AWS said that it is too soon
     doomed: str = ""  # retired with its volume: the snapshot that holds all that the volume does

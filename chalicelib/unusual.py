@@ -24,7 +24,8 @@ so LEAST is low. gocryptfs in forward mode gives a renamed folder's files new na
 added. In reverse mode long names have a file of their own, so a few files more. A new key touches everything.
 
 What it cannot see: an intruder who goes slowly, LEAST a night; and what was changed and put back between two pushes.
-Retention's weeks and months are for that.
+Retention's weeks and months are for that. A commit that the vault could not count (it gives up after a minute: too many
+files) is unusual where it could before, or who drowns a wipe in a million files would not be seen.
 
 Pushes whose flag nobody has taken off are no part of what is usual, or three bad nights would make the fourth a good
 one. The tree that the push before left is what was there before, if it held more than the vault says that this one
@@ -47,6 +48,7 @@ SPREADS = 6
 SCALE = 1.4826  # of the median absolute deviation, to a standard deviation of what is normally distributed
 SIMILAR = 2
 NEAR = 0.8
+UNCOUNTED = "the vault could not count what it changed, as it could the push before"
 MIN_FILES = 25
 MIN_BYTES = 64 * 2**20
 
@@ -73,8 +75,15 @@ class _Loss(Struct, frozen=True, kw_only=True):
         return f"{amount} {'fewer' if self.gone else 'changed or deleted'} ({self.share:.0%}{usually})"
 
 
-def why(change: Change, earlier: Iterable[RestorePoint]) -> str:
-    """Why a push that did this is unusual for its host; empty if it is not. `earlier`: newest first, of any outcome."""
+def why(change: Change | None, earlier: Iterable[RestorePoint]) -> str:
+    """Why a push that did this is unusual for its host; empty if it is not. `earlier`: newest first, of any outcome.
+
+    `change` None: the vault could not count it.
+    """
+    earlier = list(earlier)
+    if change is None:
+        taken = next((point for point in earlier if not point.marks.unusual), None)
+        return UNCOUNTED if taken and taken.change and not taken.uncounted else ""
     known = [point for point in earlier if point.change]
     usual = [_losses(c) for c in islice((p.change for p in known if not p.marks.unusual), HISTORY) if c]
     tonight = _losses(change, known[0].change if known else None)

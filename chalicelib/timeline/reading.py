@@ -34,6 +34,7 @@ class Point(Struct, frozen=True, kw_only=True):
     run_id: str
     complete: bool
     state: str = "pending"
+    unusual: str = ""
 
 
 class Window(Struct, frozen=True, kw_only=True):

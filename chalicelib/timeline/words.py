@@ -75,6 +75,7 @@ def about_run(seen: Seen, across: Axis, now: datetime) -> str:
         lines.append(f"exit code {run.exit_code}")
     if run.reason:
         lines.append(run.reason)
+    lines += [f"unusual: {each.unusual}" for each in seen.window.points if each.run_id == run.run_id and each.unusual]
     lines.append(f"window {seen.window.window_id}")
     return "\n".join(lines)
 

@@ -10,7 +10,7 @@ from rich.style import Style
 from chalicelib import timeline
 from chalicelib.timeline.axis import axis
 from chalicelib.timeline.picture import Mark, at_most, picture
-from chalicelib.timeline.words import duration, size
+from chalicelib.timeline.words import about_run, duration, size
 from tests.look.nights import NOW, history, host, run, stamp, window
 
 
@@ -52,6 +52,17 @@ def test_a_complete_run_whose_snapshot_failed_does_not_count() -> None:
     windows = one(opened, run("C", 1, opened, 10))
     windows[0]["points"] = [{"run_id": run("C", 1, opened, 10)["run_id"], "complete": True, "state": "error"}]
     assert marks(windows, [host("C", "vault-1", NOW)]) == {"C": [Mark.COMPLETE]}
+
+
+def test_an_unusual_push_says_so_when_it_is_hovered_over() -> None:
+    opened = NOW - timedelta(days=2)
+    windows = one(opened, run("C", 1, opened, 10), run("H", 2, opened, 10))
+    ids = [str(each["run_id"]) for each in windows[0]["runs"]]  # type: ignore[attr-defined]
+    windows[0]["points"] = [{"run_id": ids[0], "complete": True, "unusual": "90 % fewer files"}]
+    drawn = picture(windows, [], NOW, 14, UTC)
+    said = {lane.host.name: about_run(seen, drawn.axis, NOW) for lane in drawn.lanes for n in lane.nights for seen in n}
+    assert "\nunusual: 90 % fewer files\n" in said["C"]
+    assert "unusual" not in said["H"]
 
 
 def test_columns_show_the_busy_hours_and_leave_out_the_idle_ones() -> None:

@@ -10,6 +10,7 @@ from chalicelib.operators.changes import Retire
 from chalicelib.operators.checks import Check, Facts, diagnose
 from chalicelib.operators.estate import Estate
 from chalicelib.operators.keeping import Accept
+from chalicelib.unusual import UNCOUNTED
 from tests.fakes.cloud import Killed
 from tests.fakes.mortal import MortalWorld
 from tests.fakes.world import World
@@ -81,7 +82,7 @@ def told(world: World) -> list[PushUnusual]:
     return [fact for fact in world.told.facts if isinstance(fact, PushUnusual)]
 
 
-def night(world: World, number: int, change: Change) -> None:
+def night(world: World, number: int, change: Change | None) -> None:
     """A night, and a day in which retention looks twice."""
     world.backed_up("C", R(number), change)
     look(world, 3)
@@ -279,11 +280,37 @@ def test_if_it_cannot_be_judged_the_restore_point_is_made_all_the_same(monkeypat
     assert [name for name, _ in world.told.faults] == ["push_not_judged"]
 
 
-def test_without_a_word_from_the_vault_nothing_is_judged() -> None:
-    """A host's first commit, and an agent of an older version."""
+def test_a_first_commit_and_an_agent_of_an_older_version_raise_no_alarm() -> None:
+    world = World(FEW)
+    world.enrol("C")
+    for number in range(3):
+        night(world, number, None)
+        assert (newest(world).change, newest(world).uncounted) == (None, number > 0)
+    assert not told(world)
+
+
+def test_a_commit_that_could_not_be_counted_is_flagged_where_the_one_before_was() -> None:
+    """A wipe between a million empty files; a small commit after it does not hide it, and accepting it ends it."""
     world = lived()
-    world.backed_up("C", R(1))
-    assert (newest(world).change, newest(world).marks.unusual, host(world).kept_since) == (None, "", None)
+    night(world, 1, QUIET)
+    world.enrol("H")
+    world.start("C", R(2))
+    world.start("H", R(9))
+    world.boot()
+    world.commit("C", R(2))
+    world.finish("C", R(2))
+    world.start("C", R(3))
+    world.commit("C", R(3), RUBBISH)
+    world.finish("C", R(3))
+    world.finish("H", R(9), Outcome.FAILED, 1)
+    world.clock.advance(1)
+    world.arrive()
+    assert newest(world).marks.unusual == UNCOUNTED
+    assert host(world).kept_since
+    world.clock.advance(86000)
+    Accept(host="C").answer(world.wired)
+    night(world, 4, None)
+    assert newest(world).marks.unusual == ""
 
 
 @pytest.mark.parametrize("refused", [False, True])
