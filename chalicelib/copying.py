@@ -6,6 +6,7 @@ two looks at once ask once, and after a lost answer the copy is found and not ma
 at most; a longer queue would not make EBS any faster.
 """
 
+import random
 from collections.abc import Iterable
 from datetime import UTC, datetime, timedelta
 from typing import TYPE_CHECKING
@@ -51,6 +52,7 @@ class Copying:
             return []
         failures: list[Exception] = []
         look = _Look(self._control, copier, shots, now)
+        random.shuffle(waiting)  # of equals everyone has a turn, also where more are due each time than have one
         waiting.sort(key=_turn)
         for host in waiting[:MOST_HOSTS]:
             try:
@@ -65,7 +67,7 @@ def due(host: Host, region: str, keep: int, now: datetime) -> bool:
     """Something is under way, superfluous or to be tried again, or a new complete restore point counts since."""
     here = [copy for copy in host.copies if copy.region == region]
     under_way = [copy for copy in here if not copy.complete]
-    if any(not _waits(copy, now) for copy in (*under_way, *superfluous(here, keep))):
+    if any(not _waits(copy, now) for copy in (*under_way, *superfluous(here, keep, now))):
         return True
     if under_way:
         return False
@@ -84,13 +86,14 @@ def _waits(copy: Copy, now: datetime) -> bool:
     return copy.retry_at is not None and now < copy.retry_at <= now + DAY
 
 
-def superfluous(copies: Iterable[Copy], keep: int) -> list[Copy]:
+def superfluous(copies: Iterable[Copy], keep: int, now: datetime) -> list[Copy]:
     """Complete copies that may go, of one host in one region: all but the `keep` newest (one at least).
 
     One of a point that failed its drill counts for nothing, and stays only while there is no sound one that is newer.
-    Of two of the same point one goes.
+    Of two of the same point one goes. One from the future (some clock was ahead) stays, and counts for nothing.
     """
-    newest_first = sorted((c for c in copies if c.complete), key=lambda c: (c.taken_at, c.copy_id), reverse=True)
+    past = (copy for copy in copies if copy.complete and copy.taken_at <= now)
+    newest_first = sorted(past, key=lambda copy: (copy.taken_at, copy.copy_id), reverse=True)
     sound = list({copy.point_id: copy for copy in reversed(newest_first) if copy.sound}.values())[::-1]
     kept = {copy.copy_id for copy in sound[: max(1, keep)]}
     return [
@@ -100,11 +103,12 @@ def superfluous(copies: Iterable[Copy], keep: int) -> list[Copy]:
     ]
 
 
-def missing(copies: Iterable[Copy], points: Iterable[RestorePoint]) -> list[RestorePoint]:
-    """Restore points worth copying that are newer than every complete copy, oldest first."""
-    copied = max((copy.taken_at for copy in copies if copy.complete and copy.sound), default=NEVER)
+def missing(copies: Iterable[Copy], points: Iterable[RestorePoint], now: datetime) -> list[RestorePoint]:
+    """Restore points worth copying that are newer than every complete copy, oldest first; none from the future."""
+    sound = (copy.taken_at for copy in copies if copy.complete and copy.sound)
+    copied = max((at for at in sound if at <= now), default=NEVER)
     good = (point for point in points if point.counts and point.marks.sound and not point.marks.dropped_at)
-    return sorted((point for point in good if taken_at(point) > copied), key=taken_at)
+    return sorted((point for point in good if copied < taken_at(point) <= now), key=taken_at)
 
 
 class _Look:
@@ -144,7 +148,7 @@ class _Look:
                 continue
             found = shots.get(copy.copy_id) if copy.copy_id else _of_point(shots, copy.point_id, named)
             if found is None:
-                if copy.copy_id and self._now - copy.asked_at > self._soon:
+                if copy.copy_id and not self._just_now(copy):
                     facts.append(CopyLost(host=host.name, copy=copy))
                 else:
                     settled.append(copy)
@@ -160,7 +164,7 @@ class _Look:
                 fit=fits.get(shot.point_id),
             )
             settled.append(self._seen(host, copy, shot, facts))
-        going = {copy.copy_id for copy in superfluous(self._here(host), self._control.policy.copies_kept)}
+        going = {copy.copy_id for copy in superfluous(self._here(host), self._control.policy.copies_kept, self._now)}
         facts = [fact for fact in facts if not (isinstance(fact, CopyLost) and fact.copy.copy_id in going)]
         return self._put(host, tuple(settled), facts)
 
@@ -190,7 +194,7 @@ class _Look:
     def _thin_out(self, host: Host) -> Host | None:
         """Those that must be kept have just been seen by us, complete."""
         after: Host | None = host
-        for copy in superfluous(self._here(host), self._control.policy.copies_kept):
+        for copy in superfluous(self._here(host), self._control.policy.copies_kept, self._now):
             if after is None or _waits(copy, self._now):
                 continue
             others = tuple(each for each in after.copies if each != copy)
@@ -210,8 +214,8 @@ class _Look:
         here = self._here(host)
         intents = [copy for copy in here if not copy.copy_id]
         under_way = any(copy.copy_id and not copy.complete for copy in here)
-        asked_just_now = any(self._now - copy.asked_at <= self._soon for copy in intents)
-        wanted = missing(here, points)
+        asked_just_now = any(map(self._just_now, intents))
+        wanted = missing(here, points, self._now)
         if not wanted:
             if intents:  # what was to be copied is not worth it any more
                 self._put(host, tuple(copy for copy in host.copies if copy not in intents), [])
@@ -248,10 +252,10 @@ class _Look:
 
     # help
 
-    @property
-    def _soon(self) -> timedelta:
-        """So long after a call, EC2 may not list what it made, and whoever made the call may still be at it."""
-        return timedelta(seconds=self._control.policy.claim_seconds)
+    def _just_now(self, copy: Copy) -> bool:
+        """EC2 may not list yet what the call made, and whoever made the call may still be at it."""
+        soon = timedelta(seconds=self._control.policy.claim_seconds)
+        return timedelta() <= self._now - copy.asked_at <= soon  # of a clock that was ahead, not until it comes
 
     def _here(self, host: Host) -> list[Copy]:
         return [copy for copy in host.copies if copy.region == self._copier.region]

@@ -358,7 +358,7 @@ def _copies(facts: Facts) -> Iterator[Finding]:
                 remedy="it is asked again, at least daily; docs/copies.md says what it may be",
                 resource=copy.copy_id or copy.point_id,
             )
-        late = missing(here, (point for point in facts.points if point.host == host.name))
+        late = missing(here, (point for point in facts.points if point.host == host.name), facts.now)
         complete = [copy.taken_at for copy in here if copy.complete and copy.sound]
         since = late[0 if complete else -1].made_at if late else None
         if facts.copy_region and since and not refused and facts.now - since > COPIED_WITHIN:
