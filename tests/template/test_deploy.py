@@ -141,19 +141,19 @@ def test_a_setting_stays_until_it_is_changed(account: Account, made: Package) ->
 
 
 def test_a_second_region_gives_the_sweep_a_policy_and_takes_it_away(account: Account, made: Package) -> None:
-    key = "arn:aws:kms:eu-west-1:123456789012:key/0123abcd"
+    key = "arn:aws:kms:eu-north-1:123456789012:key/0123abcd"
 
     def policies() -> set[str]:
         iam = account.client("iam")
         (role,) = (each for each in iam.list_roles()["Roles"] if "SweepRole" in each["RoleName"])
         return set(iam.list_role_policies(RoleName=role["RoleName"])["PolicyNames"])
 
-    up.deploy(aws(), made, wish(CopyRegion="eu-west-1"), screen())
+    up.deploy(aws(), made, wish(CopyRegion="eu-north-1"), screen())
     assert "copies" in policies() and "copies-key" not in policies()
     up.deploy(aws(), made, wish(CopyKmsKey=key), screen())
     assert {"copies", "copies-key"} <= policies()
     variables = account.client("lambda").get_function_configuration(FunctionName="nightvault-sweep")["Environment"]
-    assert variables["Variables"]["NIGHTVAULT_COPY_REGION"] == "eu-west-1"
+    assert variables["Variables"]["NIGHTVAULT_COPY_REGION"] == "eu-north-1"
     assert variables["Variables"]["NIGHTVAULT_COPY_KMS_KEY"] == key
     with pytest.raises(Stopped, match="CopyKmsKey"):
         up.deploy(aws(), made, wish(CopyRegion=""), screen())
