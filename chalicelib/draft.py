@@ -112,6 +112,10 @@ class Draft:
             slot = replace(self.vault.hosts[host], **changes)
             self.change(hosts={**self.vault.hosts, host: slot})
 
+    def want_drill(self, host: str, why: str) -> None:
+        """Of its newest restore point, as soon as there is nothing newer under way."""
+        self.change_slot(host, drill_wanted=why, drill_tried_at=None)
+
     def put_run(self, run: Run) -> None:
         if run.run_id in self.vault.queued:
             self.change(queued={**self.vault.queued, run.run_id: run})

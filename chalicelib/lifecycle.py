@@ -69,6 +69,7 @@ from chalicelib.model import (
     PointState,
     Policy,
     Progress,
+    Resting,
     Run,
     Slot,
     Vault,
@@ -465,6 +466,9 @@ def _point_settled(draft: Draft, snapshot_id: str, state: PointState) -> None:
     if state is PointState.COMPLETED:
         draft.facts.append(PointCounted(point=replace(point, state=state)))
         draft.reasons.append(f"restore point {snapshot_id} of {point.host} counts")
+        slot = draft.vault.hosts.get(point.host)
+        if slot and point.complete and slot.resting is Resting.SNAPSHOT:
+            draft.want_drill(point.host, "it is to rest as its snapshot")
         return
     at_rest = draft.vault.phase is Phase.ASLEEP
     final = not at_rest or point.attempt >= draft.policy.max_point_attempts

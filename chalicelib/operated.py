@@ -24,7 +24,7 @@ from chalicelib.commands import (
 )
 from chalicelib.draft import Draft
 from chalicelib.errors import UnknownHost, VaultBusy, VolumeHoldsMore
-from chalicelib.model import InstanceState, Kind, Outcome, Phase, PointState, RestorePoint, Slot, Vault
+from chalicelib.model import InstanceState, Kind, Outcome, Phase, PointState, Resting, RestorePoint, Slot, Vault
 
 # What a volume is deleted for that was never pushed to: there is no snapshot of it, and nothing to lose.
 NOTHING_THERE = "nothing"
@@ -99,6 +99,8 @@ def _change_host(draft: Draft, command: HostChanged) -> None:
     _known(draft.vault, command.host)
     draft.change_slot(command.host, **given)
     slot = draft.vault.hosts[command.host]
+    if command.resting is Resting.SNAPSHOT and slot.volume_id:
+        draft.want_drill(command.host, "it is to rest as its snapshot")
     draft.change_slot(command.host, wanted_gib=min(slot.wanted_gib, slot.limit_gib))
 
 

@@ -19,11 +19,12 @@ from chalicelib.model import (
     Phase,
     PointMount,
     Policy,
+    Resting,
     Run,
     Slot,
     Source,
 )
-from chalicelib.operators.changes import Retire, Rotate
+from chalicelib.operators.changes import ChangeHost, Retire, Rotate
 from tests.fakes.world import KEY, World
 
 R1, R2, R3, R4, R5 = (f"00000000-0000-4000-8000-00000000000{n}" for n in range(1, 6))
@@ -462,3 +463,26 @@ def test_older_keys_are_kept_for_what_they_signed(world: World) -> None:
     assert (slot.public_key, slot.former_keys) == (keys[-1], tuple(keys[-2:-7:-1]))
     assert slot.with_key("").former_keys == tuple(keys[-1:-6:-1])
     assert slot.with_key(keys[-1]) == slot
+
+
+def test_a_host_that_rests_as_its_snapshot_has_each_new_one_drilled(world: World) -> None:
+    """The volume goes when that has passed, and not when the tree carries no manifest."""
+    world.backed_up("C", R1)
+    world.pass_minutes(40)
+    assert world.vault.phase is Phase.ASLEEP
+    ChangeHost(host="C", resting=Resting.SNAPSHOT).answer(world.wired)
+    for run_id, checked in ((None, UNPROVEN), (R2, PASSED), (R3, PASSED), (R4, UNPROVEN)):
+        if run_id:
+            world.clock.advance(DAY / 2)
+            point_id = world.backed_up("C", run_id)
+        minutes_until_awake(world)
+        world.boot()
+        world.pass_minutes(1)
+        for _ in range(3):
+            world.report()
+        assert answered(world, checked).state is checked.state
+        world.pass_minutes(40)
+        slot = world.vault.hosts["C"]
+        rests = slot.volume_id is None and slot.rests_as == point_id if checked is PASSED else slot.volume_id
+        assert rests, f"after {run_id}, which is {checked.state}"
+        assert world.vault.phase is Phase.ASLEEP, "once was enough"

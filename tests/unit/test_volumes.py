@@ -5,7 +5,7 @@ from msgspec.structs import replace
 
 from chalicelib.commands import VolumeLost
 from chalicelib.errors import CloudRefused, VolumeHoldsMore
-from chalicelib.model import Kind, Marks, Outcome, Phase, Resting, Slot, Source
+from chalicelib.model import Kind, Marks, Outcome, Phase, Policy, Resting, Slot, Source
 from chalicelib.operators.changes import ChangeHost, Retire
 from chalicelib.retaining import needed_by
 from chalicelib.retention import Why
@@ -16,7 +16,7 @@ R1, R2, R3, R4, R5 = (f"00000000-0000-4000-8000-00000000000{n}" for n in range(1
 
 @pytest.fixture
 def world() -> World:
-    world = World()
+    world = World(Policy(drill_seconds=0))  # what a drill says is said here; that it is made: test_drills.py
     world.enrol("C", "H")
     return world
 
