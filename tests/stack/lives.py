@@ -327,8 +327,9 @@ def loses_its_volume(cloud: StackCloud, host: FakeHost) -> None:
         cloud.wait_until(lambda: not _attached(cloud, volume_id), 30, what=f"{volume_id} is attached to nothing")
     now = cloud.clock.now()
     cloud.clock.advance(seconds=901 - now.minute % 15 * 60 - now.second)  # the sweep looks at who sleeps
-    for _ in range(2):
-        look(cloud, "sweep")
+    again(cloud, "sweep")
+    look(cloud, "sweep")
+    assert cloud.operate("host", host=host.name)["host"]["rests_as"]
     cloud.faults.refuse("CreateVolume", REFUSED)
     run_id = str(uuid.uuid4())
     start(cloud, host, run_id)
