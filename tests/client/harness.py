@@ -76,6 +76,7 @@ class ControlPlane:
         self.pushed_run_id: str | None = None  # of the only tree there is, whichever point is asked for
         self.last: dict[str, Any] | None = None
         self.restore: dict[str, Any] | None = None
+        self.verify = False
         self.points: list[dict[str, Any]] = []  # newest first
         self.on_call: Callable[[str], None] = lambda _: None
         self.server = ThreadingHTTPServer(("127.0.0.1", 0), self.handler())
@@ -118,6 +119,7 @@ class ControlPlane:
             "retry_after_seconds": 0,
             "last": self.last,
             "restore": self.restore,
+            "verify": self.verify,
             "now": time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime()),
         }
 

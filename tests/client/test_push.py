@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import re
 import subprocess
 import sys
@@ -44,6 +45,19 @@ def test_a_night(directory: Host) -> None:
     assert verbs == ["begin", "rsync", "rsync", "commit"], "the tree, and its manifest"
     assert len(directory.plane.bodies("/status")) == 4  # /start showed the document once
     assert {body["run_id"] for body in directory.plane.bodies("/status")} == {directory.plane.run_id}
+
+
+@pytest.mark.parametrize("verify", [False, True])
+def test_a_byte_that_flipped_on_the_vault_is_mended_when_a_drill_has_found_it(directory: Host, *, verify: bool) -> None:
+    directory.good("backup")
+    stored = directory.vault.volume / "current" / "pack"
+    good, times = stored.read_bytes(), stored.stat()
+    with stored.open("r+b") as file:
+        file.write(bytes([good[0] ^ 1]))
+    os.utime(stored, ns=(times.st_atime_ns, times.st_mtime_ns))
+    directory.plane.verify = verify
+    directory.good("backup")
+    assert (stored.read_bytes() == good) is verify, "without it, size and time are all that rsync looks at"
 
 
 def test_the_faster_cipher_where_the_processor_has_instructions_for_it(directory: Host) -> None:
