@@ -399,11 +399,12 @@ def _flagged(facts: Facts) -> dict[str, str]:
 
 
 def _unusual(facts: Facts) -> Iterator[Finding]:
+    held = {host.name for host in facts.hosts if host.kept_since}
     for host, why in _flagged(facts).items():
+        kept = "are kept, and cost, until somebody says otherwise" if host in held else "are NOT held (any more)"
         yield Finding(
             level="warning",
-            what=f"{host} pushed something unusual: {why}; its restore points from before are kept, and cost, until"
-            " somebody says otherwise",
+            what=f"{host} pushed something unusual: {why}; its restore points from before {kept}",
             remedy=f"`vaultctl restore-points {host}` shows which; once you know why: `vaultctl accept {host}`."
             " If nobody knows: docs/runbooks/unusual-push.md",
             resource=host,

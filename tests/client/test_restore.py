@@ -28,6 +28,7 @@ def point(number: int, taken_at: str, **more: Any) -> dict[str, Any]:
         "point_state": "completed",
         "fit": None,
         "locked": False,
+        "unusual": False,
         **more,
     }
 
@@ -102,7 +103,7 @@ def test_when(host: Host, tmp_path: Path) -> None:
     host.plane.points = [
         point(6, "2026-11-26T03:00:00Z", point_state="pending"),
         point(5, "2026-11-25T03:00:00Z", point_complete=False),
-        point(4, "2026-11-24T03:00:00Z", fit=False),
+        point(4, "2026-11-24T03:00:00Z", fit=False, unusual=True),
         *POINTS,
     ]
     for number, (at, wanted) in enumerate(
@@ -130,6 +131,7 @@ def test_when(host: Host, tmp_path: Path) -> None:
     listed = host.good("list").stdout.splitlines()
     assert len(listed) == 1 + len(host.plane.points)
     assert "UNFIT" in listed[3]
+    assert ["UNUSUAL" in line for line in listed[1:5]] == [False, False, True, False]
     assert "incomplete" in listed[2]
     assert host.good("list", "--json").stdout.startswith('{"host":"C","points":[{"point_id":"snap-0006"')
 

@@ -5,11 +5,11 @@ from datetime import timedelta
 import pytest
 
 from chalicelib.commands import PushUnusual
-from chalicelib.model import Change, Host, Outcome, Policy, RestorePoint
+from chalicelib.model import Change, Host, Kind, Outcome, Policy, RestorePoint
 from chalicelib.operators.changes import Retire
 from chalicelib.operators.checks import Check, Facts, diagnose
 from chalicelib.operators.estate import Estate
-from chalicelib.operators.keeping import Accept
+from chalicelib.operators.keeping import Accept, HostRetention
 from chalicelib.unusual import UNCOUNTED
 from tests.fakes.cloud import Killed
 from tests.fakes.mortal import MortalWorld
@@ -244,6 +244,18 @@ def test_doctor_names_the_host_and_what_to_say() -> None:
     check = doctor(world)["C"]
     assert newest(world).marks.unusual in check.what
     assert "`vaultctl accept C`" in check.remedy
+    assert "are kept" in check.what
+    HostRetention(host="C", hold=False).answer(world.wired)
+    assert "are NOT held" in doctor(world)["C"].what
+
+
+def test_it_is_drilled_at_once() -> None:
+    world = lived()
+    world.backed_up("C", R(1), WIPE)
+    look(world)
+    assert world.vault.window
+    (drill,) = world.vault.window.live_runs
+    assert (drill.kind, drill.restore and drill.restore.point_id) == (Kind.DRILL, newest(world).snapshot_id)
 
 
 def test_a_new_key_does_not_end_the_hold() -> None:
