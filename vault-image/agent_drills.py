@@ -3,7 +3,6 @@
 import json
 import os
 import subprocess
-import sys
 from collections.abc import Iterable
 from contextlib import suppress
 from pathlib import Path
@@ -67,7 +66,7 @@ class Drills:
 
     def _command(self, uid: int) -> list[str]:
         words = _POLITE if self._config.accounts == "single" else _IN_MY_PLACE or _AS_HOST
-        return [*(word.replace("@UID@", str(uid)) for word in words), sys.executable, "-EsS", str(_PROGRAM)]
+        return [*(word.replace("@UID@", str(uid)) for word in words), str(_PROGRAM)]
 
 
 class _Check:

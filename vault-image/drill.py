@@ -1,3 +1,4 @@
+#!/usr/bin/python3 -EsS
 """Checks the tree of a restore point against the manifest that its host has signed: docs/protocol.md, "Drills".
 
 A process of its own, started by the agent with few rights. Its standard input is one line of JSON, what to check, and
@@ -33,7 +34,7 @@ from gate_trees import Trees
 _DATA_BYTES = 256 * 1024 * 1024
 _DESCRIPTORS = 16384  # a folder that is walked takes two, and so does each one above it
 _TELL_SECONDS = 2.0
-_DETAIL, _SHOWN_PATH = 200, 100
+_DETAIL, _SHOWN_PATH = 200, 130
 _SIGNATURE_BYTES = 64 * 1024
 # A volume made from a snapshot fetches each block from S3 when it is first read, which takes long, yet many at a time
 # as well as one: AWS initialises volumes with 32 reads of 1 MiB under way.

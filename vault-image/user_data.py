@@ -90,7 +90,7 @@ def files() -> dict[str, tuple[int, str]]:
             found[f"/etc/systemd/system/{unit.name}"] = (0o644, unit.read_text())
     for path in sorted(_HERE.glob("*.py")):
         if path.name not in _NO_PART_OF_THE_PROGRAM:
-            mode = 0o755 if path.name in ("agent.py", "gate.py") else 0o644
+            mode = 0o755 if path.name in ("agent.py", "drill.py", "gate.py") else 0o644
             found[f"/opt/nightvault/{path.name}"] = (mode, path.read_text())
     return found
 

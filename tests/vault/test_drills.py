@@ -6,7 +6,6 @@ import select
 import shutil
 import signal
 import subprocess
-import sys
 import uuid
 from collections.abc import Callable
 from pathlib import Path
@@ -75,8 +74,7 @@ class Volume:
 
     def run(self) -> dict[str, Any]:
         """What the program says in the end."""
-        command = [sys.executable, "-EsS", str(IMAGE / "drill.py")]
-        with subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE) as program:
+        with subprocess.Popen([IMAGE / "drill.py"], stdin=subprocess.PIPE, stdout=subprocess.PIPE) as program:
             assert program.stdin and program.stdout
             program.stdin.write(json.dumps(self.order()).encode() + b"\n")
             program.stdin.flush()

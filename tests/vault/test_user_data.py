@@ -81,6 +81,7 @@ def test_exactly_the_files_of_the_folder(members: dict[str, tuple[int, str]]) ->
     assert sorted(text for _mode, text in members.values()) == sorted(here.values())
     assert {path for path, (mode, _text) in members.items() if mode == 0o755} == {
         "/opt/nightvault/agent.py",
+        "/opt/nightvault/drill.py",
         "/opt/nightvault/gate.py",
         "/opt/nightvault/install.sh",
     }
