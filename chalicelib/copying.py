@@ -67,7 +67,7 @@ def due(host: Host, region: str, keep: int, now: datetime) -> bool:
     """Something is under way, superfluous or to be tried again, or a new complete restore point counts since."""
     here = [copy for copy in host.copies if copy.region == region]
     under_way = [copy for copy in here if not copy.complete]
-    if any(not _waits(copy, now) for copy in (*under_way, *superfluous(here, keep, now))):
+    if any(not _waits(copy, now) for copy in (*under_way, *superfluous(here, keep, now, host.kept_since))):
         return True
     if under_way:
         return False
@@ -86,11 +86,12 @@ def _waits(copy: Copy, now: datetime) -> bool:
     return copy.retry_at is not None and now < copy.retry_at <= now + DAY
 
 
-def superfluous(copies: Iterable[Copy], keep: int, now: datetime) -> list[Copy]:
+def superfluous(copies: Iterable[Copy], keep: int, now: datetime, kept_since: datetime | None) -> list[Copy]:
     """Complete copies that may go, of one host in one region: all but the `keep` newest (one at least).
 
     One of a point that failed its drill counts for nothing, and stays only while there is no sound one that is newer.
-    Of two of the same point one goes. One from the future (some clock was ahead) stays, and counts for nothing.
+    Of two of the same point one goes. One from the future (some clock was ahead) stays, and counts for nothing. While a
+    host's history is held (`kept_since`), so are the copies of it.
     """
     past = (copy for copy in copies if copy.complete and copy.taken_at <= now)
     newest_first = sorted(past, key=lambda copy: (copy.taken_at, copy.copy_id), reverse=True)
@@ -99,7 +100,9 @@ def superfluous(copies: Iterable[Copy], keep: int, now: datetime) -> list[Copy]:
     return [
         copy
         for copy in newest_first
-        if copy.copy_id not in kept and (copy.sound or (sound and sound[0].taken_at > copy.taken_at))
+        if copy.copy_id not in kept
+        and (copy.sound or (sound and sound[0].taken_at > copy.taken_at))
+        and not (kept_since and copy.taken_at <= kept_since)
     ]
 
 
@@ -164,7 +167,7 @@ class _Look:
                 fit=fits.get(shot.point_id),
             )
             settled.append(self._seen(host, copy, shot, facts))
-        going = {copy.copy_id for copy in superfluous(self._here(host), self._control.policy.copies_kept, self._now)}
+        going = {copy.copy_id for copy in self._superfluous(host)}
         facts = [fact for fact in facts if not (isinstance(fact, CopyLost) and fact.copy.copy_id in going)]
         return self._put(host, tuple(settled), facts)
 
@@ -194,7 +197,7 @@ class _Look:
     def _thin_out(self, host: Host) -> Host | None:
         """Those that must be kept have just been seen by us, complete."""
         after: Host | None = host
-        for copy in superfluous(self._here(host), self._control.policy.copies_kept, self._now):
+        for copy in self._superfluous(host):
             if after is None or _waits(copy, self._now):
                 continue
             others = tuple(each for each in after.copies if each != copy)
@@ -256,6 +259,9 @@ class _Look:
         """EC2 may not list yet what the call made, and whoever made the call may still be at it."""
         soon = timedelta(seconds=self._control.policy.claim_seconds)
         return timedelta() <= self._now - copy.asked_at <= soon  # of a clock that was ahead, not until it comes
+
+    def _superfluous(self, host: Host) -> list[Copy]:
+        return superfluous(self._here(host), self._control.policy.copies_kept, self._now, host.kept_since)
 
     def _here(self, host: Host) -> list[Copy]:
         return [copy for copy in host.copies if copy.region == self._copier.region]

@@ -575,7 +575,22 @@ def a_copy(night: int, **how: object) -> Copy:
 )
 def test_which_may_go(copies: list[Copy], gone: list[str]) -> None:
     for order in (copies, copies[::-1]):
-        assert sorted(copy.copy_id for copy in superfluous(order, 2, NOW)) == gone
+        assert sorted(copy.copy_id for copy in superfluous(order, 2, NOW, None)) == gone
+
+
+def test_while_a_hosts_history_is_held_so_are_its_copies() -> None:
+    """Nights of an intruder's rubbish must not push the good copies out."""
+    world = a_world()
+    one, two = copied(world, 1), copied(world, 2)
+    world.store.save(world.vault, host=replace(record(world), kept_since=world.clock.now()))
+    nights = [copied(world, number) for number in (3, 4, 5)]
+    assert complete(world) == [one, two, *nights[1:]]
+    calls = len(world.copier.calls)
+    look(world, 3)
+    assert len(world.copier.calls) == calls, "nothing is looked at in vain"
+    world.store.save(world.vault, host=replace(record(world), kept_since=None))
+    look(world)
+    assert complete(world) == nights[1:]
 
 
 def test_what_is_from_the_future_is_neither_copied_nor_believed() -> None:
