@@ -2,6 +2,7 @@
 
 from collections.abc import Iterator
 from dataclasses import dataclass
+from itertools import count
 from pathlib import Path
 from typing import Any
 
@@ -29,28 +30,27 @@ from tests.localcloud.states import Delays
 
 SECOND = "222222222222"
 KEY = f"arn:aws:kms:{THERE}:{SECOND}:key/k"
-ASKED = fetch.parser().parse_args(
-    ["--first", "a", "--second", "b", "--home", REGION, "--region", THERE, "--key", KEY, "--stack", "nightvault"]
-)
+ASKED = ["--first", "nobody", "--second", "b", "--home", REGION, "--region", THERE, "--key", KEY]
+_numbers = count(1)
 
 
 @dataclass
 class Accounts:
-    """The first, with a stack whose copies `copier` makes, and a client of the second."""
+    """The first, with a stack whose copies `copier` makes, and clients of both."""
 
     rig: Account
     copier: Ec2Copier
+    first: Any
     second: Any
+    stack: str
 
     def __post_init__(self) -> None:
-        self.first = self.rig.aws.session.client("ec2", region_name=THERE)
         self.backend: Any = get_backend("ec2")[SECOND][THERE]
         self.refuses_key = False
         self.lose_answer = False
         self.calls = 0
-        self.second.meta.events.register("before-call.ec2.CopySnapshot", self._copy)
 
-    def _copy(self, params: Any, **_: Any) -> Any:
+    def copy(self, params: Any, **_: Any) -> Any:
         """moto copies within an account only. A snapshot must have been shared; its key may be refused later.
 
         https://docs.aws.amazon.com/ebs/latest/userguide/ebs-modifying-snapshot-permissions.html
@@ -96,7 +96,8 @@ class Accounts:
 
     def fetch(self) -> tuple[bool, str]:
         """Whether all went well, and what was said."""
-        fetching = fetch.fetching(self.first, self.second, SECOND, ASKED)
+        asked = fetch.parser().parse_args([*ASKED, "--stack", self.stack])
+        fetching = fetch.fetching(self.first, self.second, SECOND, asked)
         lines = list(fetching.fetch())
         return not fetching.failed, "\n".join(lines)
 
@@ -112,18 +113,29 @@ class _Http:
     status_code: int
 
 
-@pytest.fixture
-def accounts() -> Iterator[Accounts]:
+@pytest.fixture(scope="module")
+def world() -> Iterator[tuple[Account, Any, Any]]:
     delays = Delays(volume=0.01, snapshot=0.01, copy=0.01)
     with LocalAws(hypervisor=NoMachines(), delays=delays, clock=OffsetClock(), faults=Faults()) as aws:
         rig = Account(aws, aws.make_stack("fetch", table=TABLE))
         role = plain_client("sts").assume_role(RoleArn=f"arn:aws:iam::{SECOND}:role/fetch", RoleSessionName="test")
         keys = role["Credentials"]
-        second = boto3.session.Session(keys["AccessKeyId"], keys["SecretAccessKey"], keys["SessionToken"])
-        there = aws.session.client("ec2", region_name=THERE)
-        copier = Ec2Copier(lambda: there, stack="nightvault", home=REGION, region=THERE, kms_key="")
-        get_backend("ec2")[SECOND][THERE].snapshots.clear()  # images' own, which moto makes
-        yield Accounts(rig, copier, second.client("ec2", region_name=THERE))
+        session = boto3.session.Session(keys["AccessKeyId"], keys["SecretAccessKey"], keys["SessionToken"])
+        second = session.client("ec2", region_name=THERE)
+        yield rig, aws.session.client("ec2", region_name=THERE), second
+
+
+@pytest.fixture
+def accounts(world: tuple[Account, Any, Any]) -> Iterator[Accounts]:
+    """Two accounts for all tests, and a stack of its own for each: its tag keeps them apart."""
+    rig, first, second = world
+    stack = f"s{next(_numbers)}"
+    copier = Ec2Copier(lambda: first, stack=stack, home=REGION, region=THERE, kms_key="")
+    get_backend("ec2")[SECOND][THERE].snapshots.clear()
+    made = Accounts(rig, copier, first, second, stack)
+    second.meta.events.register("before-call.ec2.CopySnapshot", made.copy)
+    yield made
+    second.meta.events.unregister("before-call.ec2.CopySnapshot", made.copy)
 
 
 def test_the_newest_copy_of_each_host_is_shared_fetched_and_thinned_out(accounts: Accounts) -> None:
@@ -197,6 +209,5 @@ def test_a_profile_that_is_not_there_is_said(
 ) -> None:
     for name in ("AWS_CONFIG_FILE", "AWS_SHARED_CREDENTIALS_FILE"):
         monkeypatch.setenv(name, str(tmp_path / "none"))
-    asked = ["--first", "nobody", "--second", "b", "--home", REGION, "--region", THERE, "--key", KEY]
-    assert fetch.main(asked) == 1
+    assert fetch.main(ASKED) == 1
     assert "nobody" in capsys.readouterr().err
