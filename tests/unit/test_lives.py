@@ -18,9 +18,24 @@ from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, pr
 from msgspec.structs import replace
 
 from chalicelib import points
+from chalicelib.commands import DrillEnded
 from chalicelib.documents import orders
+from chalicelib.drills import MOST_AT_ONCE
 from chalicelib.errors import NightvaultError, StaleVault
-from chalicelib.model import InstanceState, Kind, Outcome, Phase, PointState, Policy, Resting, Run, Slot, Source
+from chalicelib.model import (
+    Checked,
+    DrillState,
+    InstanceState,
+    Kind,
+    Outcome,
+    Phase,
+    PointState,
+    Policy,
+    Resting,
+    Run,
+    Slot,
+    Source,
+)
 from chalicelib.operators.action import Action
 from chalicelib.operators.changes import ChangeHost, Retire, Rotate
 from chalicelib.operators.waking import RebuildVault, Sleep, Wake
@@ -36,6 +51,7 @@ POLICY = Policy(
     lease_seconds=300,
     wake_timeout_seconds=240,
 )
+DRILLING = replace(POLICY, drill_seconds=1200)
 ON = (InstanceState.RUNNING, InstanceState.PENDING)
 LIVES = int(os.environ.get("NIGHTVAULT_LIVES", "0"))
 
@@ -123,8 +139,19 @@ def check_always(world: MortalWorld) -> None:
             if run.kind is Kind.BACKUP and (run.pushed or run.committed_at):
                 assert run.host in window.points, f"{run.host} pushed and got no restore point"
     check_hosts(world)
+    check_drills(world)
     check_point_volumes(world)
     check_budget(world)
+
+
+def check_drills(world: MortalWorld) -> None:
+    """At most two at once, of each host one and none beside its restore; nobody is let in for one."""
+    live = world.vault.window.live_runs if world.vault.window else ()
+    drilled = [run.host for run in live if run.kind is Kind.DRILL]
+    assert len(drilled) <= MOST_AT_ONCE
+    assert len(set(drilled)) == len(drilled), "two drills of one host"
+    assert not {run.host for run in live if run.kind is Kind.RESTORE} & set(drilled), "a drill beside a restore"
+    assert all("" not in addresses for addresses in world.cloud.admitted.values()), "a drill lets somebody in"
 
 
 def check_point_volumes(world: MortalWorld) -> None:
@@ -183,6 +210,7 @@ def check_budget(world: MortalWorld) -> None:
             slack += max(0.0, (window.closing_at - first_end).total_seconds())
     assert spent.seconds.get(Kind.BACKUP, 0) <= POLICY.window_seconds + slack
     assert spent.seconds.get(Kind.RESTORE, 0) <= POLICY.restore_seconds + slack
+    assert spent.seconds.get(Kind.DRILL, 0) <= DRILLING.drill_seconds + slack
 
 
 def settle(world: MortalWorld) -> None:
@@ -199,7 +227,7 @@ def settle(world: MortalWorld) -> None:
         vault = world.vault
         leaving = [slot for slot in vault.retired.values() if slot.doomed or slot.attached_to]
         leaving += [slot for slot in vault.hosts.values() if _between(slot)]
-        busy = vault.pending_points or vault.owed_points or leaving or vault.point_volumes
+        busy = vault.pending_points or vault.owed_points or leaving or vault.point_volumes or vault.drilled
         at_rest = vault.phase is Phase.ASLEEP and not busy
         quiet = quiet + 1 if at_rest else 0
         if quiet > 16:
@@ -224,6 +252,7 @@ def check_settled(world: MortalWorld) -> None:
     for name, slot in vault.retired.items():
         assert not slot.doomed, f"the volume of {name} was to be deleted, and is there"
         assert slot.volume_id not in world.cloud.attached, f"{name} is retired, and its volume attached"
+    assert not vault.drilled, "what came of a drill was not recorded"
     assert not vault.point_volumes
     assert not world.cloud.point_volumes, "a volume made for a restore was left behind"
     assert not [m for m in world.cloud.instances.values() if m.state in ON], "a machine runs while all is asleep"
@@ -434,6 +463,75 @@ def test_a_restore_whose_kth_call_is_refused(call: int) -> None:
     restore(world, point_id)
 
 
+# --- a drill, interrupted at every step ------------------------------------------------------------------
+
+
+def drill(world: MortalWorld, state: DrillState) -> None:
+    """Of C's newest point while H pushes; what the vault says is recorded once with the point, and told."""
+    world.control.policy = DRILLING
+    newest = world.store.points("C")[-1]
+    host = world.store.host("C")
+    assert host
+    insist(world, partial(world.control.drilling.begin, host, None))
+    run_id = RESTORE.replace("e1", "e3")
+    insist(world, partial(world.start, "H", run_id))
+    world.checks = {"C": Checked(state=state, checked_bytes=7, detail="a file: another checksum")}
+    for _ in range(16):
+        minute(world)
+        agents_act(world, {"H": 10})
+        agents_act(world, {"H": 10})
+        host = world.store.host("C")
+        if host and host.drill:
+            break
+    world.control.policy = POLICY
+    world.checks = {}
+    insist(world, partial(world.finish, "H", run_id))
+    settle(world)
+    host = world.store.host("C")
+    assert host
+    assert host.drill
+    assert (host.drill.point_id, host.drill.state, host.drill.repeats) == (newest.snapshot_id, state, 0)
+    fit = {point.snapshot_id: point.marks.fit for point in world.store.points("C")}
+    assert fit[newest.snapshot_id] is {DrillState.PASSED: True, DrillState.FAILED: False}.get(state)
+    assert any(isinstance(fact, DrillEnded) for fact in world.told.facts)
+    assert bool(world.told.alerts) is (state is not DrillState.PASSED)
+
+
+def world_to_drill() -> MortalWorld:
+    world = enrolled_world()
+    night(world)
+    world.clock.advance(86400)
+    return world
+
+
+def _effects_of_a_drill() -> int:
+    world = world_to_drill()
+    before = world.fate.effects
+    drill(world, DrillState.FAILED)
+    return world.fate.effects - before
+
+
+def _calls_of_a_drill() -> int:
+    world = world_to_drill()
+    before = len(world.cloud.calls)
+    drill(world, DrillState.FAILED)
+    return len(world.cloud.calls) - before
+
+
+@pytest.mark.parametrize("step", range(1, _effects_of_a_drill() + 1))
+def test_a_drill_whose_lambda_dies_after_its_kth_effect(step: int) -> None:
+    world = world_to_drill()
+    world.fate.dies_after = world.fate.effects + step
+    drill(world, DrillState.FAILED)
+
+
+@pytest.mark.parametrize("call", range(1, _calls_of_a_drill() + 1))
+def test_a_drill_whose_kth_call_is_refused(call: int) -> None:
+    world = world_to_drill()
+    world.cloud.refuse_calls = {len(world.cloud.calls) + call}
+    drill(world, DrillState.PASSED)
+
+
 # --- a host that rests as its snapshot, interrupted at every step ----------------------------------------
 
 
@@ -533,7 +631,7 @@ class Life(RuleBasedStateMachine):
 
     @initialize(hour=st.sampled_from([1, 12, 23]))
     def begin(self, hour: int) -> None:
-        self.world = MortalWorld(POLICY)
+        self.world = MortalWorld(DRILLING)
         self.world.clock.instant = self.world.clock.instant.replace(hour=hour, minute=40)
         self.world.enrol(*HOSTS)
         only_the_proven_go(self.world)
@@ -638,6 +736,24 @@ class Life(RuleBasedStateMachine):
         again = Lambdas.run(lambda: self.world.finish(host, run_id, outcome))
         if first and again:
             assert again == first, "finish twice, two answers"
+
+    @rule(host=st.sampled_from(HOSTS), data=st.data())
+    def an_operator_drills(self, host: str, data: st.DataObject) -> None:
+        """Of the newest or any point, and may be the agent never answers."""
+        mine = [i for i, s in self.world.cloud.snapshots.items() if s.point.host == host]
+        point_id = data.draw(st.sampled_from([None, *mine]))
+        record = self.world.store.host(host)
+        if record and record.retired_at is None:
+            Lambdas.run(lambda: self.world.control.drilling.begin(record, point_id))
+        for _ in range(data.draw(st.integers(0, 2))):
+            self.it_boots()
+
+    @rule(host=st.sampled_from(HOSTS), state=st.sampled_from([None, *DrillState]), checked=st.integers(0, 9))
+    def the_agent_checks(self, host: str, state: DrillState | None, checked: int) -> None:
+        self.world.checks.pop(host, None)
+        if state:
+            self.world.checks[host] = Checked(state=state, checked_bytes=checked)
+        agents_act(self.world)
 
     @rule(hosts=st.sets(st.sampled_from(HOSTS)))
     def the_vault_reports(self, hosts: set[str]) -> None:
