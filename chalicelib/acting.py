@@ -33,7 +33,6 @@ from chalicelib.commands import (
     PointVolumeGone,
     PointVolumeMade,
     PointVolumeRefused,
-    RecordDrill,
     RemovePointVolume,
     Revoke,
     SetIngress,
@@ -140,8 +139,6 @@ class Actor:
                 return self._attach_point_volume(vault, volume)
             case RemovePointVolume(host=host, run_id=run_id):
                 return self._remove_point_volume(vault, host, run_id)
-            case RecordDrill(run=run):
-                return self._control.drilling.record(vault, run)
             case _:
                 assert_never(effect)
         return vault

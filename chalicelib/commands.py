@@ -464,12 +464,6 @@ class RemovePointVolume(Struct, frozen=True, kw_only=True):
     run_id: str
 
 
-class RecordDrill(Struct, frozen=True, kw_only=True):
-    """Record what came of a drill with its restore point and its host, and tell."""
-
-    run: Run
-
-
 Effect = (
     MakeVolume
     | Wake
@@ -489,7 +483,6 @@ Effect = (
     | MakePointVolume
     | AttachPointVolume
     | RemovePointVolume
-    | RecordDrill
 )
 
 # --- facts ----------------------------------------------------------------------------------------------

@@ -291,15 +291,16 @@ class Control:
         self.telemetry.past_window(vaults, now)
         if quiet or any(_busy(vault) for vault in vaults):
             states = self._look(vaults, now)
-            for vault in vaults:
+            for n, vault in enumerate(vaults):
                 try:
-                    self._rest(self.apply(vault.vault_id, Observe(state=states(vault))), states(vault))
+                    vaults[n] = self.apply(vault.vault_id, Observe(state=states(vault)))
+                    self._rest(vaults[n], states(vault))
                 except Exception as failure:
                     self.telemetry.fault("sweep_failed", vault_id=vault.vault_id, error=repr(failure))
                     failures.append(failure)
         if quiet or any(vault.point_volumes for vault in vaults):
             self._remove_strays(now)
-        failures += self.drilling.see_to(hosts, now)
+        failures += self.drilling.see_to(vaults, hosts, now)
         failures += self._retaining.see_to(hosts, now)
         failures += self._copying.see_to(hosts, now)
         if failures:

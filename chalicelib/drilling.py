@@ -6,6 +6,7 @@ nor a lost race loses a result. It may be told twice.
 
 from collections.abc import Iterable
 from datetime import datetime
+from functools import partial
 from typing import TYPE_CHECKING
 from uuid import uuid4
 
@@ -29,23 +30,27 @@ class Drilling:
         self._control = control
         self._store = control.store
 
-    def see_to(self, hosts: Iterable[Host], now: datetime) -> list[Exception]:
-        """Begin what is due. `hosts`: all of them, at a look that may wake vaults; else none.
+    def see_to(self, vaults: Iterable[Vault], hosts: Iterable[Host], now: datetime) -> list[Exception]:
+        """Record what is over, and begin what is due. `hosts`: all, at a look that may wake vaults; else none.
 
         What went wrong with one keeps no other from its turn.
         """
         enrolled_at = {host.name: host.enrolled_at for host in hosts}
         failures: list[Exception] = []
-        for vault in self._store.vaults():
-            for name in drills.candidates(vault, now, self._control.policy, enrolled_at):
+        for vault in vaults:
+            steps = [partial(self._record, run) for run in vault.drilled.values()]
+            steps += [
+                partial(self._begin_due, n) for n in drills.candidates(vault, now, self._control.policy, enrolled_at)
+            ]
+            for step in steps:
                 try:
-                    self._begin_due(name)
+                    step()
                 except CloudRefused as refused:
                     self._control.telemetry.fault("call_refused", call=refused.call, aws_code=refused.aws_code)
                 except NightvaultError as hindered:
-                    self._control.telemetry.event("drill_hindered", host=name, error=str(hindered))
+                    self._control.telemetry.event("drill_hindered", vault_id=vault.vault_id, error=str(hindered))
                 except Exception as failure:
-                    self._control.telemetry.fault("drill_failed_to_begin", host=name, error=repr(failure))
+                    self._control.telemetry.fault("drilling_failed", vault_id=vault.vault_id, error=repr(failure))
                     failures.append(failure)
         return failures
 
@@ -79,16 +84,17 @@ class Drilling:
             raise UnknownPoint(run_id)
         return run
 
-    def record(self, vault: Vault, run: Run) -> Vault:
+    def _record(self, run: Run) -> None:
         """Put a drill that is over to its restore point and its host, and tell. Raises LostRace."""
         host = self._store.host(run.host)
-        if host:
-            drill = drills.outcome(run, host.drill)
-            self._mark(host.name, drill)
-            if drill is not host.drill:
-                self._store.put_drill(host.name, drill)
-            self._control.tell(DrillEnded(host=host.name, drill=drill))
-        return self._control.apply(vault.vault_id, DrillRecorded(host=run.host, run_id=run.run_id))
+        if host is None:
+            raise AssertionError(f"{run.host} had a run, and hosts' records stay")
+        drill = drills.outcome(run, host.drill)
+        self._mark(host.name, drill)
+        if drill is not host.drill:
+            self._store.put_drill(host.name, drill)
+        self._control.tell(DrillEnded(host=host.name, drill=drill))
+        self._control.apply(host.vault_id, DrillRecorded(host=run.host, run_id=run.run_id))
 
     def _mark(self, host: str, drill: Drill) -> None:
         if drill.state not in (DrillState.PASSED, DrillState.FAILED):

@@ -40,7 +40,6 @@ from chalicelib.commands import (
     PointVolumeRefused,
     PushJudged,
     PushUnusual,
-    RecordDrill,
     Report,
     Rest,
     RunStarted,
@@ -337,7 +336,6 @@ def _launched(draft: Draft, instance_id: str) -> None:
 
 def _observe(draft: Draft, state: InstanceState | None) -> None:
     vault = draft.vault
-    draft.effects += [RecordDrill(run=run) for run in vault.drilled.values()]
     match vault.phase:
         case Phase.ASLEEP:
             _observe_asleep(draft, state)

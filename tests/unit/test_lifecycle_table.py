@@ -263,61 +263,61 @@ report, ready
 report, another machine
     asleep waking open closing sealing faulted  StaleVault
 observe, lookup failed
-    asleep                                      stays: RecordDrill, SetIngress, CheckPoints, FindVolumes
-    waking                                      stays: RecordDrill
-    open                                        stays: RecordDrill, SetIngress
-    closing                                     stays: RecordDrill, Stop
-    sealing                                     stays: RecordDrill, MakePoints
-    faulted                                     -> waking: RecordDrill, Wake
+    asleep                                      stays: SetIngress, CheckPoints, FindVolumes
+    waking                                      stays
+    open                                        stays: SetIngress
+    closing                                     stays: Stop
+    sealing                                     stays: MakePoints
+    faulted                                     -> waking: Wake
 observe, pending
-    asleep                                      stays: RecordDrill, Stop, SetIngress, CheckPoints, FindVolumes
-    waking                                      stays: RecordDrill
-    open                                        stays: RecordDrill, SetIngress
-    closing                                     stays: RecordDrill, Stop
-    sealing                                     stays: RecordDrill, MakePoints
-    faulted                                     -> waking: RecordDrill, Wake
+    asleep                                      stays: Stop, SetIngress, CheckPoints, FindVolumes
+    waking                                      stays
+    open                                        stays: SetIngress
+    closing                                     stays: Stop
+    sealing                                     stays: MakePoints
+    faulted                                     -> waking: Wake
 observe, running
-    asleep                                      stays: RecordDrill, Stop, SetIngress, CheckPoints, FindVolumes
-    waking                                      stays: RecordDrill
-    open                                        stays: RecordDrill, SetIngress
-    closing                                     stays: RecordDrill, Stop
-    sealing                                     stays: RecordDrill, MakePoints
-    faulted                                     -> waking: RecordDrill, Wake
+    asleep                                      stays: Stop, SetIngress, CheckPoints, FindVolumes
+    waking                                      stays
+    open                                        stays: SetIngress
+    closing                                     stays: Stop
+    sealing                                     stays: MakePoints
+    faulted                                     -> waking: Wake
 observe, stopping
-    asleep                                      stays: RecordDrill, SetIngress, CheckPoints, FindVolumes
-    waking faulted                              stays: RecordDrill
-    open                                        stays: RecordDrill, SetIngress
-    closing                                     stays: RecordDrill, Stop
-    sealing                                     stays: RecordDrill, MakePoints
+    asleep                                      stays: SetIngress, CheckPoints, FindVolumes
+    waking faulted                              stays
+    open                                        stays: SetIngress
+    closing                                     stays: Stop
+    sealing                                     stays: MakePoints
 observe, stopped
-    asleep                                      stays: RecordDrill, SetIngress, CheckPoints, FindVolumes, Detach,
+    asleep                                      stays: SetIngress, CheckPoints, FindVolumes, Detach,
                                                 RemovePointVolume
-    waking                                      stays: RecordDrill, Wake, RemovePointVolume
-    open faulted                                -> waking: RecordDrill, Wake, RemovePointVolume
-    closing                                     -> sealing: RecordDrill, MakePoints, RemovePointVolume
-    sealing                                     stays: RecordDrill, MakePoints, RemovePointVolume
+    waking                                      stays: Wake, RemovePointVolume
+    open faulted                                -> waking: Wake, RemovePointVolume
+    closing                                     -> sealing: MakePoints, RemovePointVolume
+    sealing                                     stays: MakePoints, RemovePointVolume
 observe, shutting-down
-    asleep                                      stays: RecordDrill, SetIngress, CheckPoints, FindVolumes, Detach,
+    asleep                                      stays: SetIngress, CheckPoints, FindVolumes, Detach,
                                                 RemovePointVolume
-    waking                                      stays: RecordDrill
-    open                                        stays: RecordDrill, SetIngress
-    closing                                     stays: RecordDrill, Stop
-    sealing                                     stays: RecordDrill, MakePoints
-    faulted                                     -> waking: RecordDrill, Wake, RemovePointVolume
+    waking                                      stays
+    open                                        stays: SetIngress
+    closing                                     stays: Stop
+    sealing                                     stays: MakePoints
+    faulted                                     -> waking: Wake, RemovePointVolume
 observe, terminated
-    asleep                                      stays: RecordDrill, SetIngress, CheckPoints, FindVolumes, Detach,
+    asleep                                      stays: SetIngress, CheckPoints, FindVolumes, Detach,
                                                 RemovePointVolume
-    waking                                      stays: RecordDrill, Wake, RemovePointVolume
-    open faulted                                -> waking: RecordDrill, Wake, RemovePointVolume
-    closing                                     -> sealing: RecordDrill, MakePoints, RemovePointVolume
-    sealing                                     stays: RecordDrill, MakePoints, RemovePointVolume
+    waking                                      stays: Wake, RemovePointVolume
+    open faulted                                -> waking: Wake, RemovePointVolume
+    closing                                     -> sealing: MakePoints, RemovePointVolume
+    sealing                                     stays: MakePoints, RemovePointVolume
 observe, gone
-    asleep                                      stays: RecordDrill, SetIngress, CheckPoints, FindVolumes, Detach,
+    asleep                                      stays: SetIngress, CheckPoints, FindVolumes, Detach,
                                                 RemovePointVolume
-    waking                                      stays: RecordDrill, Wake, RemovePointVolume
-    open faulted                                -> waking: RecordDrill, Wake, RemovePointVolume
-    closing                                     -> sealing: RecordDrill, MakePoints, RemovePointVolume
-    sealing                                     stays: RecordDrill, MakePoints, RemovePointVolume
+    waking                                      stays: Wake, RemovePointVolume
+    open faulted                                -> waking: Wake, RemovePointVolume
+    closing                                     -> sealing: MakePoints, RemovePointVolume
+    sealing                                     stays: MakePoints, RemovePointVolume
 wake failed
     asleep open closing sealing faulted         stays
     waking                                      -> faulted: Stop
