@@ -1,6 +1,6 @@
 """How soon it is back: seconds from the command to the first file and to the last, against rsync, restic and borg.
 
-    python -m benchmarks.restore                     --size 100 (MB), 2,000 files, three rounds: under five minutes
+    python -m benchmarks.restore                        --size 64 (MB), three rounds: under five minutes
     python -m benchmarks.restore --size 8 --rounds 1    in small, to see that all of it works
 
 Each contender pushes the tree, then its scattered edits, through the same sshd. In each round they take turns to get
@@ -180,7 +180,9 @@ def main() -> int:
         return 2
     mounts_of_its_own("benchmarks.restore")
     mb = 1_000_000
-    size = trees.Size(chosen.seed, chosen.size * mb, chosen.files, chosen.size * mb // 40, (4096, 256 * 1024))
+    size = trees.Size(
+        chosen.seed, chosen.size * mb, chosen.files or chosen.size * 20, chosen.size * mb // 40, (4096, 256 * 1024)
+    )
     facts = {"machine": machine(), "versions": versions(everyone), "code": code()}
     restores: list[Restored] = []
     failed, began = 0, time.monotonic()
@@ -247,10 +249,8 @@ def _arguments() -> argparse.Namespace:
         [LIMIT_NAME, "rdiff+inplace", "mirror+inplace", "restic", "borg"],
     )
     parser = argparse.ArgumentParser(prog="python -m benchmarks.restore", description=__doc__.splitlines()[0])
-    parser.add_argument(
-        "--size", type=int, default=100, help="of the tree in MB; 100 by default, and 2.5 % of it edited"
-    )
-    parser.add_argument("--files", type=int, default=2000, help="in the tree; 2000 by default")
+    parser.add_argument("--size", type=int, default=64, help="of the tree in MB; 64 by default, and 2.5 % of it edited")
+    parser.add_argument("--files", type=int, help="in the tree; 20 a MB by default")
     parser.add_argument("--rounds", type=int, default=3, help="of every restore; 3 by default")
     parser.add_argument("--only", nargs="+", choices=names, default=usual, help=f"these; {', '.join(usual)} by default")
     parser.add_argument("--seed", type=int, default=2026)

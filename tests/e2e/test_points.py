@@ -65,7 +65,7 @@ def nothing_is_left(cloud: LocalCloud) -> None:
     cloud.wait_until(lambda: not lent(cloud), 30, what="no volume is left")
 
 
-def ready(cloud: LocalCloud, asking: FakeHost, run_id: str) -> dict[str, Any]:
+def ready(cloud: LocalCloud, asking: FakeHost, run_id: str, seconds: float = 90) -> dict[str, Any]:
     """The run's document once it may be pulled."""
 
     def look() -> dict[str, Any] | None:
@@ -73,7 +73,7 @@ def ready(cloud: LocalCloud, asking: FakeHost, run_id: str) -> dict[str, Any]:
         assert document["outcome"] is None, document
         return document if document["ready"] else None
 
-    found: dict[str, Any] = cloud.wait_until(look, 90, what=f"the restore is ready; {cloud.console()}")
+    found: dict[str, Any] = cloud.wait_until(look, seconds, what=f"the restore is ready; {cloud.console()}")
     return found
 
 
@@ -96,10 +96,11 @@ def pulling(player: Player, document: dict[str, Any], to: Path, *more: str) -> l
     return ["rsync", "-aH", *more, "-e", shlex.join(ssh), f"{vault['user']}@{vault['address']}:/", f"{to}/"]
 
 
-def pulled(player: Player, document: dict[str, Any], to: Path) -> Portrait:
-    done = subprocess.run(pulling(player, document, to), capture_output=True, text=True, check=False, timeout=120)
+def pulled(player: Player, document: dict[str, Any], to: Path, seconds: float = 120) -> Portrait:
+    """Of what came, but for the manifest."""
+    done = subprocess.run(pulling(player, document, to), capture_output=True, text=True, check=False, timeout=seconds)
     assert done.returncode == 0, done.stderr
-    return portrait(to)
+    return {name: entry for name, entry in portrait(to).items() if not name.startswith(".nightvault")}
 
 
 @pytest.mark.parametrize("rooted", [True, False], ids=["rooted", "rootless"])
