@@ -12,14 +12,14 @@ CHANGE = (
     *("bytes_before", "bytes_after", "bytes_changed"),
 )
 KEPT_OUT = ".nightvault"  # the manifest's folder: new in every push
-_SECONDS = 60
+_SECONDS = 30
 _DATA_BYTES = 512 * 1024 * 1024
 
 
 def change(before: Path, after: Path) -> dict[str, int] | None:
     """`count`, in a process of its own: whatever happens to that, the commit goes on. None if nothing came of it.
 
-    It may take a minute, and half a gibibyte of memory (a folder of a million files).
+    It may take half a minute, and half a gibibyte of memory (a folder of a million files).
     """
     with suppress(OSError, ValueError):
         read, write = os.pipe()
