@@ -63,7 +63,7 @@ class Bench:
                 topic_arn=stack.topic_arn,
                 kms_key="",
                 url="https://bench.example.org/api",
-                policy=Policy(),
+                policy=Policy(drill_seconds=0),  # a night of pushes is measured
             ),
             session=self.aws.session,
             clock=self.clock,

@@ -8,7 +8,7 @@ from chalice.local import ChaliceRequestHandler
 from chalicelib import operate
 from chalicelib.errors import NightvaultError
 from chalicelib.http import STATUS
-from chalicelib.model import Change, Phase
+from chalicelib.model import Change, Phase, Policy
 from tests.api.conftest import KEY, R1, R2, R3, Answer, Api
 
 DOCUMENT = {
@@ -327,3 +327,51 @@ def test_an_address_that_is_none_starts_nothing(api: Api, monkeypatch: pytest.Mo
     answer = api.start("C", R1)
     assert (answer.status, answer.code) == (400, "BadRequest")
     assert api.everything() == before
+
+
+def test_a_drill_over_http(api: Api) -> None:
+    api.start("C", R1)
+    api.boot()
+    api.world.commit("C", R1)
+    api.finish("C", R1)
+    api.world.clock.advance(1)
+    api.world.arrive()
+    point_id = api.points("C").json["points"][0]["point_id"]
+    api.world.control.policy = Policy()
+    assert list(api.call("POST", "/start", {"run_id": R2, "kind": "drill"}, token=api.tokens["C"]).json) == ["error"]
+    begun = operate.operate({"action": "drill", "host": "C"})
+    assert (begun["point"], begun["run"]["kind"], begun["run"]["outcome"]) == (point_id, "drill", None)
+    assert operate.operate({"action": "drill", "host": "C"}) == begun, "one that is under way is not begun again"
+    api.world.boot()
+    api.world.pass_minutes(1)
+    for _ in range(2):
+        api.world.report()
+    ((order,),) = ([each for each in api.report().json["restores"] if "drill" in each],)
+    assert order == {
+        "host": "C",
+        "volume_id": api.world.vault.point_volumes["C"].volume_id,
+        "drill": {"run_id": begun["run"]["run_id"], "point_run_id": R1, "public_keys": [KEY]},
+    }
+    seen = {
+        "host": "C",
+        "volume_id": order["volume_id"],
+        "run_id": begun["run"]["run_id"],
+        "state": "failed",
+        "files": 3,
+        "checked_bytes": 70,
+        "total_bytes": 90,
+        "detail": "a/b: another content than listed",
+    }
+    for wrong in ({"state": "perhaps"}, {"run_id": "d1"}, {"files": -1}, {"detail": "x" * 201}, {"more": 1}):
+        answer = api.report(drills=[{**seen, **wrong}])
+        assert (answer.status, answer.code) == (400, "BadRequest")
+        assert "drills[0]" in answer.json["error"]["message"]
+    assert api.report(drills=[seen]).status == 200
+    api.world.arrive()
+    api.world.pass_minutes(2)
+    drill = operate.operate({"action": "host", "host": "C"})["host"]["drill"]
+    assert drill.items() >= {"point_id": point_id, "state": "failed", "detail": seen["detail"], "files": 3}.items()
+    assert api.status("C").json["verify"] is True
+    assert not api.points("C").json["points"][0]["fit"]
+    assert operate.operate({"action": "drill", "host": "nobody"})["error"]["code"] == "UnknownHost"
+    assert operate.operate({"action": "drill", "host": "H"})["error"]["code"] == "NothingToRestore"

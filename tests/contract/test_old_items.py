@@ -51,6 +51,7 @@ def test_old_items_are_read(old: DynamoStore) -> None:
     assert host.retired_at is None
     slot = vault.hosts["C"]
     assert (slot.limit_gib, slot.ping_url, slot.wanted_gib, slot.pushed_at) == (50, "", 0, None)
+    assert (slot.former_keys, slot.drilled_at, host.drill, vault.drilled) == ((), None, None, {})
     assert vault.retired == {}
     assert vault.held_until is None
     (window,) = old.windows("vault-1")
