@@ -10,8 +10,9 @@
 | GONE#host | instant, snapshot id | a restore point that was deleted, with its marks, kept 400 days |
 
 Values are JSON in `doc`, decoded by type: a field that this version does not know is passed over, so an
-older version can run on a newer one's table after a rollback. Vaults and windows are deflated (RFC 1950):
-a write costs a unit for each KiB, and a vault with 24 runs is 47 KiB of very repetitive JSON, 4 KiB deflated.
+older version can run on a newer one's table after a rollback. Where a word is new too, `whole` holds the value, and
+`doc` what the older version can read (older.py). Vaults and windows are deflated (RFC 1950): a write costs a unit for
+each KiB, and a vault with 24 runs is 47 KiB of very repetitive JSON, 4 KiB deflated.
 https://docs.aws.amazon.com/amazondynamodb/latest/developerguide/bp-use-s3-too.html (large attribute values)
 """
 
@@ -27,6 +28,7 @@ from msgspec.structs import replace
 
 from chalicelib.errors import CodeRefused
 from chalicelib.model import Code, Copy, Drill, Host, LastBackup, Marks, RestorePoint, RetentionLook, Vault, Window
+from chalicelib.older import for_older, has_drills, window_for_older
 from chalicelib.ports import Conflict
 
 if TYPE_CHECKING:
@@ -45,7 +47,15 @@ def _deflated(value: object) -> dict[str, bytes]:
 
 
 def _inflate(item: Item) -> bytes:
-    return zlib.decompress(item["doc"]["B"])
+    return zlib.decompress((item["whole"] if "whole" in item else item["doc"])["B"])
+
+
+def _both(value: Vault | Window) -> Item:
+    """The document; where a drill is in it, whole, and beside it what an older version can read."""
+    if not has_drills(value):
+        return {"doc": _deflated(value)}
+    older = for_older(value) if isinstance(value, Vault) else window_for_older(value)
+    return {"doc": _deflated(older), "whole": _deflated(value)}
 
 
 def _key(pk: str, sk: str) -> Item:
@@ -280,7 +290,7 @@ class DynamoStore:
     def _vault_put(self, vault: Vault) -> Any:
         item = {
             **_key("VAULT", vault.vault_id),
-            "doc": _deflated(vault),
+            **_both(vault),
             "version": {"N": str(vault.version + 1)},
             "phase": {"S": vault.phase},
         }
@@ -296,7 +306,7 @@ class DynamoStore:
     def _window_put(self, window: Window) -> Any:
         item = {
             **_key(f"WINDOW#{window.vault_id}", window.window_id),
-            "doc": _deflated(window),
+            **_both(window),
             "expires_at": _epoch(window.opened_at + WINDOW_HISTORY),
         }
         return {"TableName": self._table, "Item": item}

@@ -11,7 +11,7 @@ from typing import Any
 import msgspec
 import pytest
 
-from chalicelib.commands import HostRetired, Start
+from chalicelib.commands import BeginDrill, HostRetired, Release, Start
 from chalicelib.errors import VolumeHoldsMore
 from chalicelib.lifecycle import decide
 from chalicelib.model import Code, Host, Kind, PointState, Policy, RestorePoint, Vault, Window
@@ -90,6 +90,33 @@ def test_an_old_slot_says_nothing_of_pushes_so_the_last_start_stands_for_one(old
 def test_what_this_version_writes_the_older_one_can_read(name: str, kind: type[Any]) -> None:
     written = json.loads(msgspec.json.encode(msgspec.json.decode(json.dumps(OLD[name]), type=kind)))
     assert _covers(written, OLD[name]), name
+
+
+def test_a_drill_is_kept_as_words_that_an_older_version_knows(mocked: Any) -> None:
+    make_table(mocked, "mixed")
+    try:
+        store = DynamoStore(mocked, "mixed")
+        old = msgspec.json.decode(json.dumps(OLD["vault"]), type=Vault)
+        point = msgspec.json.decode(json.dumps(OLD["point"]), type=RestorePoint)
+        vault = store.save(msgspec.structs.replace(old, version=0, owed_points={}))
+        vault = store.save(decide(vault, BeginDrill(host="C", run_id="d1", point=point), NOW, Policy()).vault)
+        assert store.vault("vault-1") == vault
+        item = mocked.get_item(TableName="mixed", Key={"pk": {"S": "VAULT"}, "sk": {"S": "vault-1"}})["Item"]
+        older = json.loads(zlib.decompress(item["doc"]["B"]))
+        assert older["window"]["runs"]["d1"]["kind"] == "restore"
+        assert list(older["window"]["ceilings"]) == ["restore"]
+        assert vault.window
+        ended = decide(vault, Release(cut=True), NOW, Policy()).vault
+        archived = ended.window
+        assert archived
+        saved = store.save(msgspec.structs.replace(ended, window=None, recent=archived), archive=archived)
+        assert store.vault("vault-1") == saved
+        assert store.windows("vault-1") == [archived]
+        for pk, sk in (("VAULT", "vault-1"), ("WINDOW#vault-1", archived.window_id)):
+            item = mocked.get_item(TableName="mixed", Key={"pk": {"S": pk}, "sk": {"S": sk}})["Item"]
+            assert b'"drill"' not in zlib.decompress(item["doc"]["B"])
+    finally:
+        mocked.delete_table(TableName="mixed")
 
 
 def _covers(new: Any, before: Any) -> bool:
