@@ -26,7 +26,6 @@ class _Disk:
     attached_to: str | None = None
     committed: str | None = None
     change: dict[str, int] | None = None  # what that did
-    proof: str = "passed"  # what a drill of that commit comes to
     used: float = 0.0  # share of its size
 
 
@@ -277,7 +276,7 @@ class _Agent:
                 "host": each["host"],
                 "volume_id": each["volume_id"],
                 "run_id": each["drill"]["run_id"],
-                "state": disk.proof if disk.committed == each["drill"]["point_run_id"] else "failed",
+                "state": "passed" if disk.committed == each["drill"]["point_run_id"] else "failed",
             }
             for each in self.orders.get("restores", ())
             if "drill" in each and (disk := self._attached(each["volume_id"]))
