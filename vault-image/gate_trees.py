@@ -14,6 +14,7 @@ import json
 import os
 import re
 import subprocess
+import time
 from collections.abc import Callable
 from contextlib import suppress
 from pathlib import Path
@@ -21,6 +22,7 @@ from pathlib import Path
 from gate_changes import change
 
 RUN_ID = r"[0-9a-fA-F]{8}(?:-[0-9a-fA-F]{4}){3}-[0-9a-fA-F]{12}"
+_TOLD_WITHIN = 5.0  # seconds, in which the agent has told of a commit
 _TREE = re.compile(rf"tree\.({RUN_ID})(?:\.[0-9]+)?")
 
 
@@ -153,12 +155,27 @@ class Trees:
         current = self.current()
         run_id = current and _run_id(current)
         if run_id and self._committed() != run_id:
-            note = {"run_id": run_id} | ({"change": self._change} if self._change else {})
+            told = self._change and self._with_untold(self._change)
+            note = {"run_id": run_id} | ({"change": told} if told else {})
             self._write("committed.json", json.dumps(note, separators=(",", ":")))
             self._step("noted")
         if run_id and run_id == self._read("staging.run") and not self.staging.is_dir():
             (self._root / "staging.run").unlink(missing_ok=True)
             self._step("unmarked")
+
+    def _with_untold(self, change: dict[str, int]) -> dict[str, int]:
+        """With what the commit before did, if that is so fresh that the agent may not have told of it.
+
+        Two commits in a second must not hide what the first one did; what is told twice is only counted twice.
+        """
+        with suppress(OSError, ValueError, KeyError, TypeError):
+            note = self._root / "committed.json"
+            if abs(time.time() - note.stat().st_mtime) < _TOLD_WITHIN:
+                fresh: dict[str, int] = json.loads(note.read_text())["change"]
+                added_up = {each: fresh[each] + change[each] for each in change}
+                before = {each: fresh[each] for each in change if each.endswith("_before")}
+                return added_up | before | {each: change[each] for each in change if each.endswith("_after")}
+        return change
 
     def _unswitched(self, run_id: str | None) -> Path | None:
         current = self.current()

@@ -222,6 +222,34 @@ def test_what_a_commit_changes(root: Path) -> None:
     assert noted(root), "told again, it has changed nothing, and what it did is still known"
 
 
+def test_a_commit_right_after_another_tells_of_both(root: Path) -> None:
+    """The agent tells the newest alone: a wipe must not hide behind the commit of nothing that comes in its second."""
+    trees = Trees(root)
+
+    def commit(*names: str, gone: tuple[str, ...] = ()) -> tuple[int, ...]:
+        new = run()
+        trees.begin(new)
+        for name in names:
+            (trees.staging / name).write_text(name)
+        for name in gone:
+            (trees.staging / name).unlink()
+        trees.commit(new)
+        change = noted(root) or {}
+        return tuple(change.get(f"files_{each}", -1) for each in ("before", "after", "added", "deleted"))
+
+    def a_minute_later() -> None:
+        at = (root / "committed.json").stat().st_mtime - 60
+        os.utime(root / "committed.json", (at, at))
+
+    assert commit("a", "b", "c") == (-1,) * 4
+    assert commit("d") == (3, 4, 1, 0)
+    a_minute_later()
+    assert commit(gone=("a", "b", "c")) == (4, 1, 0, 3)
+    assert commit() == (4, 1, 0, 3)
+    a_minute_later()
+    assert commit() == (1, 1, 0, 0)
+
+
 @pytest.mark.parametrize("trouble", ["killed", "memory", "unreadable", "no process"])
 def test_a_commit_that_cannot_be_counted_counts(root: Path, trouble: str, monkeypatch: pytest.MonkeyPatch) -> None:
     night(root, run(), "old")
