@@ -108,10 +108,12 @@ def superfluous(copies: Iterable[Copy], keep: int, now: datetime, kept_since: da
 
 def missing(copies: Iterable[Copy], points: Iterable[RestorePoint], now: datetime) -> list[RestorePoint]:
     """Restore points worth copying that are newer than every complete copy, oldest first; none from the future."""
-    sound = (copy.taken_at for copy in copies if copy.complete and copy.sound)
-    copied = max((at for at in sound if at <= now), default=NEVER)
-    good = (point for point in points if point.counts and point.marks.sound and not point.marks.dropped_at)
-    return sorted((point for point in good if copied < taken_at(point) <= now), key=taken_at)
+    sound = {copy.point_id: copy.taken_at for copy in copies if copy.complete and copy.sound}
+    newest = max((at for at in sound.values() if at <= now), default=NEVER)
+    good = [point for point in points if point.counts and point.marks.sound and not point.marks.dropped_at]
+    # By its id too: a tag says when a point was made to the second only.
+    newer = (point for point in good if newest < taken_at(point) <= now and point.snapshot_id not in sound)
+    return sorted(newer, key=taken_at)
 
 
 class _Look:

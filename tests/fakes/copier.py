@@ -58,7 +58,7 @@ class FakeCopier:
             copy_id=copy_id,
             host=point.host,
             point_id=str(point.snapshot_id),
-            taken_at=taken_at(point),
+            taken_at=taken_at(point).replace(microsecond=0),  # as the tag says it
             state=PointState.PENDING,
         )
         self._after()

@@ -18,7 +18,7 @@ from tests.unit.test_retaining import look
 ALL = Policy(keep_daily=0, keep_weekly=0, keep_monthly=0, drill_seconds=0)
 FEW = Policy(keep_daily=2, keep_weekly=0, keep_monthly=0, drill_seconds=0)
 NOW = datetime(2026, 12, 1, tzinfo=UTC)
-NIGHT = 0.99 * DAY.total_seconds()
+NIGHT = 0.99 * DAY.total_seconds() + 0.25
 
 
 def a_world(*names: str, policy: Policy = ALL) -> World:
@@ -361,6 +361,15 @@ def test_a_copy_whose_answer_was_lost_is_adopted_also_when_its_point_is_the_newe
     look(world)
     assert complete(world) == [first, second]
     assert asked(world) == [f"copy {first}", f"copy {second}"]
+
+
+def test_a_record_that_was_lost_is_found_again_in_ec2() -> None:
+    world = a_world()
+    one, two = copied(world, 1), copied(world, 2)
+    assert world.store.put_copies(record(world), ())
+    look(world, 3)
+    assert complete(world) == [one, two]
+    assert len(asked(world)) == 2
 
 
 def test_two_looks_at_once_ask_for_one_copy(monkeypatch: pytest.MonkeyPatch) -> None:
