@@ -240,7 +240,7 @@ class Actor:
 
     def _find_volumes(self, vault: Vault) -> Vault:
         """Says what it sees only if that is news."""
-        wanted = {host: slot.volume_id for host, slot in vault.hosts.items() if slot.volume_id and not slot.rests_as}
+        wanted = {host: slot.volume_id for host, slot in vault.hosts.items() if slot.volume_id}
         gone = self._cloud.missing_volumes(wanted.values())
         missing = {host: volume_id for host, volume_id in wanted.items() if volume_id in gone}
         if not missing and not any(slot.missing_since for slot in vault.hosts.values()):

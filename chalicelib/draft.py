@@ -265,8 +265,8 @@ class Draft:
             # The volume is about to change: what was owed can no longer be made.
             self.facts.append(PointFailed(point=point, final=True))
         for host, slot in self.vault.hosts.items():
-            if slot.volume_id and slot.rests_as:
-                self.change_slot(host, rests_as="")  # nor is it sure any more that the snapshot holds all of it
+            if slot.attached_to:
+                self.change_slot(host, rests_as="")  # it stays; one that is not attached may just have been deleted
         self.change(phase=Phase.WAKING, window=window, retry_at=None, owed_points={})
         for run in runs:
             self.join(run)

@@ -111,7 +111,7 @@ def decide(vault: Vault, command: Command, now: datetime, policy: Policy) -> Dec
             _place(draft, host, slot)
         case VolumesAttached(instance_id=instance_id, hosts=hosts):
             for host in hosts:
-                draft.change_slot(host, attached_to=instance_id, missing_since=None)
+                draft.change_slot(host, attached_to=instance_id, missing_since=None, rests_as="")
         case VolumeMade() | VolumesMissing() | SnapshotMissing() | Rest() | VolumeDeleted():
             volumes.came_or_went(draft, command)
         case PushJudged():
@@ -271,6 +271,8 @@ def _unmounted(mounts: dict[str, Mount]) -> dict[str, Mount]:
 def _take_runs(draft: Draft, command: Report) -> None:
     """Leases, progress and commits. A commit counts until the volumes are sealed, even of a run that had ended."""
     for host, slot in draft.vault.hosts.items():
+        if slot.volume_id and slot.rests_as and host in command.mounts and command.mounts[host].mounted:
+            draft.change_slot(host, rests_as="")  # attached, though nobody came to say so: it stays
         committed = command.commits.get(host, slot.committed)
         if committed != slot.committed or (host in command.transfers and not _only_restores(draft, host)):
             # Whatever run it is of, or none: from now on the volume holds what no restore point before does.
@@ -384,7 +386,7 @@ def _observe_asleep(draft: Draft, state: InstanceState | None) -> None:
     if vault.owed_points and not draft.claimed:
         draft.claim()
         draft.effects.append(MakePoints(points=tuple(vault.owed_points.values())))
-    if any(slot.volume_id and not slot.rests_as for slot in vault.hosts.values()):
+    if any(slot.volume_id for slot in vault.hosts.values()):
         draft.effects.append(FindVolumes())
     draft.enlarge()
     see_to_retired(draft, state)

@@ -105,35 +105,40 @@ def _why_it_stays(draft: Draft, slot: Slot, command: Rest) -> str | None:
 def _rested(draft: Draft, command: VolumeDeleted) -> None:
     """Deleted for that snapshot; also if a backup began meanwhile, which it was never attached for."""
     slot = draft.vault.hosts.get(command.host)
-    if slot is None or slot.volume_id != command.volume_id:
-        return
+    if slot and slot.volume_id == command.volume_id:
+        _rests(draft, command.host, slot, command.snapshot_id)
+        draft.see_to_volumes()
+
+
+def _rests(draft: Draft, host: str, slot: Slot, snapshot_id: str) -> None:
     draft.change_slot(
-        command.host,
+        host,
         volume_id=None,
         attached_to=None,
         missing_since=None,
-        rests_as=command.snapshot_id,
+        rests_as=snapshot_id,
         made_of="",
         remade=slot.remade + 1,
     )
-    draft.facts.append(VolumeRested(host=command.host, volume_id=command.volume_id, snapshot_id=command.snapshot_id))
-    draft.reasons.append(f"{command.host} rests as {command.snapshot_id}")
-    draft.see_to_volumes()
+    draft.facts.append(VolumeRested(host=host, volume_id=slot.volume_id or "", snapshot_id=snapshot_id))
+    draft.reasons.append(f"{host} rests as {snapshot_id}")
 
 
 # --- lost -----------------------------------------------------------------------------------------------
 
 
 def _missing(draft: Draft, command: VolumesMissing) -> None:
-    """Somebody deleted a volume, once EC2 has said so twice; one that is on its way out is no loss."""
+    """Somebody deleted a volume, if EC2 says so twice. One that was on its way out is no loss: its answer was."""
     if draft.vault.phase not in (Phase.ASLEEP, Phase.OPEN):
         return  # a late answer: it is asked again
     for host, slot in draft.vault.hosts.items():
-        if slot.volume_id is None or slot.rests_as:
+        if slot.volume_id is None:
             continue
         since = slot.missing_since
         if command.volumes.get(host) != slot.volume_id:
             draft.change_slot(host, missing_since=None)
+        elif slot.rests_as and slot.attached_to is None:
+            _rests(draft, host, slot, slot.rests_as)
         elif since is None:
             draft.change_slot(host, missing_since=draft.now)
             draft.reasons.append(f"EC2 does not know {slot.volume_id}, the volume of {host}")
@@ -165,6 +170,8 @@ def _lost(draft: Draft, host: str, what: str, point: RestorePoint | None) -> Non
         remade=slot.remade + 1,
         committed=point.run_id if point else "",
         pushed_at=point.run_started_at if point else None,
+        changed=None,
+        uncounted=False,
         size_gib=size,
         max_size_gib=max(size, slot.limit_gib),
         modified_at=None,

@@ -3,12 +3,14 @@
 import pytest
 from msgspec.structs import replace
 
-from chalicelib.commands import VolumeLost
+from chalicelib.commands import Command, VolumeDeleted, VolumeLost
+from chalicelib.control import Amendment
 from chalicelib.errors import CloudRefused, VolumeHoldsMore
-from chalicelib.model import Kind, Marks, Outcome, Phase, Policy, Resting, Slot, Source
+from chalicelib.model import Kind, Marks, Outcome, Phase, Policy, Resting, Slot, Source, Vault
 from chalicelib.operators.changes import ChangeHost, Retire
 from chalicelib.retaining import needed_by
 from chalicelib.retention import Why
+from tests.fakes.cloud import Killed
 from tests.fakes.world import World
 
 R1, R2, R3, R4, R5 = (f"00000000-0000-4000-8000-00000000000{n}" for n in range(1, 6))
@@ -258,15 +260,49 @@ def test_a_snapshot_that_somebody_deleted_keeps_the_volume(world: World) -> None
     pushed_again(world)
 
 
-def test_a_start_keeps_a_volume_that_was_on_its_way_out(world: World) -> None:
+@pytest.mark.parametrize("detached", [False, True])
+def test_a_start_keeps_a_volume_that_was_on_its_way_out(world: World, detached: bool) -> None:
     world.backed_up("C", R1)
     ChangeHost(host="C", resting=Resting.SNAPSHOT).answer(world.wired)
     drilled(world)
     to_the_next_look(world)
+    if detached:
+        # And the call that would delete it is refused.
+        world.cloud.refuse_calls = set(range(len(world.cloud.calls) + 1, len(world.cloud.calls) + 9))
+        world.pass_minutes(2)
+        assert slot(world).attached_to is None
+        world.cloud.refuse_calls = set()
     assert slot(world).rests_as
     pushed_again(world)
-    assert slot(world).volume_id == "vol-C"
+    assert (slot(world).volume_id, slot(world).rests_as) == ("vol-C", "")
     assert world.cloud.deleted == set()
+
+
+def test_a_deletion_whose_answer_was_lost_before_its_host_started_is_no_loss(world: World) -> None:
+    point_id = world.backed_up("C", R1)
+    ChangeHost(host="C", resting=Resting.SNAPSHOT).answer(world.wired)
+    drilled(world)
+    real, say = world.control.apply, ["lost"]
+
+    def apply(vault_id: str, command: Command, amend: Amendment | None = None) -> Vault:
+        if isinstance(command, VolumeDeleted) and say:
+            say.clear()
+            raise Killed
+        return real(vault_id, command, amend)
+
+    world.control.apply = apply  # type: ignore[method-assign]
+    with pytest.raises(Killed):
+        world.pass_minutes(20)
+    assert "vol-C" in world.cloud.deleted
+    assert slot(world).volume_id == "vol-C"
+    world.start("C", R2)
+    world.boot()
+    world.report()
+    world.pass_minutes(1)
+    world.report()
+    assert world.control.status("C", R2).ready
+    assert world.cloud.of_point[slot(world).volume_id or ""] == point_id
+    assert world.told.alerts == []
 
 
 def test_a_volume_that_was_deleted_while_its_host_started_is_made_again(world: World) -> None:

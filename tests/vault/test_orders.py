@@ -25,6 +25,8 @@ def test_good_orders() -> None:
     [order] = parsed.hosts
     assert (order.host, order.uid, order.user) == ("C", 20001, "nv20001")
     assert order.public_key == GOOD_KEY  # the comment stays behind
+    assert order.blank_ok  # a control plane that does not say so made it blank
+    assert not agent_orders.parse(orders(host(blank_ok=False))).hosts[0].blank_ok
 
 
 @pytest.mark.parametrize(
@@ -49,6 +51,7 @@ def test_good_orders() -> None:
         {"user": "-o"},
         {"user": "Root"},
         {"user": "nv20002r"},  # so the account that reads for nv20002 is called
+        {"blank_ok": "no"},
         {"public_key": ""},
         {"public_key": None},
         {"public_key": GOOD_KEY + '\ncommand="id" ' + GOOD_KEY},

@@ -43,8 +43,10 @@ def mount_of(report: dict[str, object], host: str) -> dict[str, object]:
 
 
 def test_disks_that_are_not_ours_are_left_alone(machine: Machine) -> None:
-    """ext4; another host's XFS; no filesystem but bytes; a partition table. And one blank one beside them."""
-    hosts = [machine.host(name) for name in ("Ext", "Other", "Bytes", "Table", "Blank")]
+    """ext4; another host's XFS; no filesystem but bytes; a partition table; blank, though it was made of a snapshot.
+    And one blank one beside them."""
+    hosts = [machine.host(name) for name in ("Ext", "Other", "Bytes", "Table", "Point", "Blank")]
+    hosts[4] = dataclasses.replace(hosts[4], blank_ok=False)
     images = {host.name: machine.image(host.volume_id) for host in hosts}
     mkfs("ext4", images["Ext"])
     mkfs("xfs", images["Other"], "-L", agent_volumes.label("H"))
@@ -63,7 +65,7 @@ def test_disks_that_are_not_ours_are_left_alone(machine: Machine) -> None:
     machine.start_agent()
     report = machine.cloud.wait_for(
         lambda report: (
-            [m["state"] for m in report["mounts"]] == ["mounted", *["refused"] * 4]  # by name
+            [m["state"] for m in report["mounts"]] == ["mounted", *["refused"] * 5]  # by name
             if report["mounts"]
             else False
         )
@@ -71,9 +73,10 @@ def test_disks_that_are_not_ours_are_left_alone(machine: Machine) -> None:
     assert "ext4" in str(mount_of(report, "Ext")["detail"])
     assert agent_volumes.label("Other") in str(mount_of(report, "Other")["detail"])
     assert "first MiB" in str(mount_of(report, "Bytes")["detail"])
+    assert "made of a restore point" in str(mount_of(report, "Point")["detail"])
     assert hosts[0].ssh("begin", str(uuid.uuid4())).returncode == 75
     assert machine.stop_agent() == 0
-    for name in ("Ext", "Other", "Bytes", "Table"):
+    for name in ("Ext", "Other", "Bytes", "Table", "Point"):
         assert digest(images[name]) == before[name], name
     assert digest(images["Blank"]) != before["Blank"]
 

@@ -55,6 +55,7 @@ class Host:
     shared: Path | None = None  # a socket: all of the host's commands go over one connection
     reader: str = ""  # whose name it takes to read over SFTP
     patience: float = 30.0  # seconds for one command
+    blank_ok: bool = True  # its volume was not made of a snapshot
 
     def order(self) -> dict[str, Any]:
         return {
@@ -64,6 +65,7 @@ class Host:
             "user": f"nv{self.uid}",
             "public_key": self.key.with_suffix(".pub").read_text().strip(),
             "live": True,
+            "blank_ok": self.blank_ok,
         }
 
     def ssh_command(self) -> list[str]:
