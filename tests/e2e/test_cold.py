@@ -6,9 +6,7 @@ from datetime import datetime
 from pathlib import Path
 
 import pytest
-from msgspec.structs import replace
 
-from chalicelib import wiring
 from tests.demo.trees import Tree
 from tests.e2e.nights import POLICY, asleep, back_up, cipher, host, on_the_vault, points, portrait, windows
 from tests.e2e.test_points import caller, pulled, ready
@@ -30,12 +28,6 @@ def _change(to: Path) -> None:
 
 
 TREE = Tree("many files, of which one changes", _make, _change)
-
-
-def passes_its_drill(cloud: LocalCloud, name: str) -> None:
-    """The newest restore point does. That drills come to this mark is tests/unit/test_drills.py's to show."""
-    point = wiring.store().points(name)[-1]
-    assert wiring.store().mark(point, replace(point.marks, fit=True, drilled_at=cloud.clock.now()))
 
 
 def sent(cloud: LocalCloud, name: str) -> int:
@@ -67,18 +59,20 @@ def delete_volume(cloud: LocalCloud, volume_id: str) -> None:
 def test_a_cold_host_and_a_lost_volume(tmp_path: Path) -> None:
     if not may_root():
         pytest.skip("needs root, namespaces and loop devices")
-    policy = {**POLICY, "claim_seconds": 3}
+    policy = {**POLICY, "claim_seconds": 3, "drill_seconds": 3600}
     with (
         LocalCloud(tmp_path / "cloud", policy=policy) as cloud,
         host(cloud, "C", tmp_path, TREE, keep="mirror") as c,
     ):
         back_up(cloud, c)
         assert c.exit_code == 0, c.output
-        first, all_of_it = portrait(c.archive / "cipher"), sent(cloud, "C")
+        first, all_of_it, warm = portrait(c.archive / "cipher"), sent(cloud, "C"), seconds(cloud)
         cloud.operate("change_host", host="C", resting="snapshot")
-        looks(cloud, 2)
         assert disks(cloud, "C") == [1], "nothing has proven its restore point"
-        passes_its_drill(cloud, "C")
+        looks(cloud, 1)  # which wakes the vault for a drill
+        cloud.wait_until(lambda: shown(cloud, "C")["drill"], 60, what="its restore point is drilled")
+        assert shown(cloud, "C")["drill"]["state"] == "passed"
+        asleep(cloud)
         looks(cloud, 1)
         cloud.wait_until(lambda: disks(cloud, "C") == [], 30, what="its volume is deleted")
         cold = cloud.wait_until(lambda: (it := shown(cloud, "C"))["volume_id"] is None and it, 10, what="it rests")
@@ -105,11 +99,12 @@ def test_a_cold_host_and_a_lost_volume(tmp_path: Path) -> None:
             assert on_the_vault(snapshot) == cipher(c)
         woken = seconds(cloud)
 
-        # Its new volume is deleted, by hand; nothing was drilled since, and nothing need be.
+        # Its new volume is deleted, by hand; that is noticed while the vault sleeps, or is awake for the next drill.
         delete_volume(cloud, made)
         looks(cloud, 1)
-        cloud.clock.advance(seconds=60)
-        cloud.wait_until(lambda: shown(cloud, "C")["rests_as"], 10, what="the loss is noticed while the vault sleeps")
+        cloud.clock.advance(seconds=50)
+        cloud.wait_until(lambda: shown(cloud, "C")["rests_as"], 20, what="the loss is noticed")
+        asleep(cloud)
         c.work_by_day()
         cloud.clock.advance(seconds=86400)
         back_up(cloud, c)
@@ -118,9 +113,7 @@ def test_a_cold_host_and_a_lost_volume(tmp_path: Path) -> None:
         assert shown(cloud, "C")["volume_id"] not in {made, None}
         with cloud.open_snapshot(points(cloud, "C")[-1]["SnapshotId"]) as snapshot:
             assert on_the_vault(snapshot) == cipher(c)
-
-        c.work_by_day()
-        cloud.clock.advance(seconds=86400)
-        back_up(cloud, c)
-        print(f"seconds until the vault is open and C done: {woken} with a volume to make, {seconds(cloud)} without")
+        print(
+            f"seconds until the vault is open and C done: {woken} with a volume to make, {warm} without (first night)"
+        )
         assert not cloud.failures, cloud.console()
