@@ -34,7 +34,7 @@ from chalicelib.commands import (
     WindowClosing,
     WindowSealed,
 )
-from chalicelib.model import DrillState
+from chalicelib.model import DrillState, Kind
 from chalicelib.points import taken_at
 
 # A deletion that AWS refuses is asked again in a quarter of an hour, then in half of one: who is still refused then
@@ -46,11 +46,12 @@ def alert_of(fact: Fact) -> tuple[str, str] | None:
     """Subject (at most 100 characters, SNS's limit) and message, or None for what is ordinary."""
     match fact:
         case WakeFaulted(window=window, reason=reason, final=True):
-            hosts = ", ".join(sorted({run.host for run in window.runs.values()}))
+            hosts = ", ".join(sorted({run.host for run in window.runs.values() if run.kind is not Kind.DRILL}))
             return (
                 f"nightvault: {window.vault_id} would not wake",
                 f"{window.vault_id} did not wake after {window.wake_attempts} attempts: {reason}.\n"
-                f"Not backed up in window {window.window_id}: {hosts}. Nothing is lost: the next start tries again.",
+                f"Not backed up in window {window.window_id}: {hosts or 'nobody'}. Nothing is lost: the next start "
+                "tries again.",
             )
         case PointFailed(point=point, final=True):
             return (

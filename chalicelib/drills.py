@@ -151,7 +151,7 @@ def take(draft: Draft, command: Report) -> None:
         checked = seen.checked
         if checked.state is not DrillState.CHECKING:
             _answered(draft, replace(run, checked=checked))
-        elif run.progress is None or checked.checked_bytes > run.progress.transfer_bytes:
+        elif run.progress is None or checked.checked_bytes != run.progress.transfer_bytes:  # fewer: it began anew
             progress = Progress(transfer_bytes=checked.checked_bytes, seen_at=draft.now)
             lease = draft.after(draft.policy.lease_seconds)
             draft.put_run(replace(run, checked=checked, progress=progress, lease_until=lease))

@@ -9,7 +9,7 @@ import pytest
 from msgspec.structs import replace
 
 from chalicelib.errors import CloudRefused
-from chalicelib.model import Copy, Marks, Outcome, PointState, RestorePoint
+from chalicelib.model import Copy, Drill, DrillState, Marks, Outcome, PointState, RestorePoint
 from chalicelib.operators.checks import CHECKS, diagnose
 from chalicelib.operators.doctor import GP3_TIB, SNAPSHOTS, VCPUS, doctor
 from tests.localcloud.patience import wait_until
@@ -181,6 +181,17 @@ def test_a_history_that_is_held_is_said_until_it_is_released(shared: Lived) -> N
     seen = shared.facts()
     held = tuple(replace(host, kept_since=seen.now) if host.name == "h0" else host for host in seen.hosts)
     assert found(replace(seen, hosts=held)) == {"retention": ("warning", "h0")}
+
+
+@pytest.mark.parametrize("overdue", [False, True])
+def test_a_drill_that_failed_or_is_overdue(shared: Lived, *, overdue: bool) -> None:
+    seen = shared.facts()
+    at = seen.now - timedelta(days=31 if overdue else 1)
+    state = DrillState.PASSED if overdue else DrillState.FAILED
+    drill = Drill(run_id="d", point_id="snap-1", taken_at=at, state=state, begun_at=at, at=at, judged_at=at)
+    drill = replace(drill, failed_taken_at=None if overdue else at)
+    hosts = tuple(replace(host, drill=drill) if host.name == "h0" else host for host in seen.hosts)
+    assert found(replace(seen, hosts=hosts)) == {"drills": ("warning" if overdue else "wrong", "h0")}
 
 
 def a_copy(seen: Any, **how: Any) -> Copy:

@@ -168,6 +168,11 @@ def test_progress_renews_the_lease_and_nothing_else_does(world: World) -> None:
         world.pass_minutes(1)
     assert drill_of(world).live
     assert drill_of(world).progress
+    for gone in range(20):  # the agent was started again, and begins anew
+        world.checks["C"] = Checked(state=DrillState.CHECKING, checked_bytes=gone, total_bytes=100)
+        world.report()
+        world.pass_minutes(1)
+    assert drill_of(world).live
     for minute in range(17):
         world.report(transfers={"C": 100 + minute})
         world.pass_minutes(1)

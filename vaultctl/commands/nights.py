@@ -57,7 +57,8 @@ def _row(here: Session, window: Window) -> Row:
     known = [run.stats.bytes_sent for run in window.runs if run.stats and run.stats.bytes_sent is not None]
     counts: dict[str, list[str]] = {}
     for run in window.runs:
-        word = "restored" if run.kind == "restore" and run.outcome == "complete" else outcome(run).text
+        done = {"restore": "restored", "drill": "checked"} if run.outcome == "complete" else {}
+        word = done.get(run.kind, outcome(run).text)
         counts.setdefault(word, []).append(run.host)
     worst = next((outcome(run).style for run in window.runs if run.outcome != "complete"), "")
     runs = "; ".join(f"{', '.join(hosts)} {word}" for word, hosts in counts.items())
