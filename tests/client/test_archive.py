@@ -11,7 +11,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.client import trees
+from tests.client import manifests, trees
 from tests.client.harness import SHELLS, Host, wait_until
 
 DRIVERS = {
@@ -89,7 +89,9 @@ def test_two_nights_come_back(host: Host, driver: str, tmp_path: Path) -> None:
         if driver != "directory":
             for left_out in (b"folder/x.tmp", b"not this", b"not this/file"):
                 expected.pop(left_out)
-        pulled = host.pull(tmp_path / f"pulled {number}")
+        pulled = host.pull(tmp_path / f"pulled {number}", manifest=True)
+        manifests.check(host, pulled)
+        shutil.rmtree(pulled / ".nightvault")
         with opened(driver, pulled, host.state / "password", host.source) as plain:
             got, got_links = trees.describe(plain, keeps=keeps)
         assert sorted(got) == sorted(expected)

@@ -73,6 +73,16 @@ def test_everything_and_a_part_come_back(host: Host, driver: str, tmp_path: Path
     assert host.plane.bodies("/finish")[-1]["outcome"] == "complete"
     assert list((host.state / "restore").glob("tree*")) == []
 
+    done = host.good("drill", "--files", "1000")
+    told = (
+        r"snap-0003 of 2026-11-23T03:00:00Z: \d+ of its \d+ files pulled \([0-9.]+ MB\), all as this host pushed them "
+    )
+    told += r"\(signature good\), all open; \d+ the same as here, 0 changed and \d+ gone since"
+    assert re.search(told, done.stdout), done.stdout
+    assert host.plane.bodies("/start")[-1]["kind"] == "restore"
+    assert host.plane.bodies("/finish")[-1]["outcome"] == "complete"
+    assert list((host.state / "restore").glob("sample*")) == []
+
     for number, name in enumerate(PARTS[driver]):
         part = tmp_path / f"part {number}"
         done = host.good("restore", "--path", str(host.source / name), str(part))
