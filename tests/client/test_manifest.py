@@ -47,8 +47,8 @@ def test_odd_names_with_the_tools_of_each_system(
         (tools / name).chmod(0o755)
     monkeypatch.setenv("PATH", f"{tools}:{os.environ['PATH']}")
     host.configure("keep = directory")
-    for name in (*trees.ODD_NAMES, b"cr\r \\n and more\n", b"\\", b"#1", b"; 2"):
-        trees.write(os.fsencode(host.source) + b"/" + name, name)
+    for odd in (*trees.ODD_NAMES, b"cr\r \\n and more\n", b"\\", b"#1", b"; 2"):
+        trees.write(os.fsencode(host.source) + b"/" + odd, odd)
     host.good("backup")
     host.plane.points = POINTS
     assert "all as this host pushed them (signature good)" in host.good("drill").stdout
