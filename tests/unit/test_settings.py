@@ -28,9 +28,14 @@ def test_every_duration_can_be_set(field: str) -> None:
 
 def test_the_daily_budgets_can_be_set_in_hours() -> None:
     policy = Settings.from_environment(
-        {**WHOLE, "NIGHTVAULT_WINDOW_HOURS": "3.6", "NIGHTVAULT_RESTORE_HOURS": "24"}
+        {
+            **WHOLE,
+            "NIGHTVAULT_WINDOW_HOURS": "3.6",
+            "NIGHTVAULT_RESTORE_HOURS": "24",
+            "NIGHTVAULT_DRILL_HOURS": "0.5",
+        }
     ).policy
-    assert (policy.window_seconds, policy.restore_seconds) == (12960, 86400)
+    assert (policy.window_seconds, policy.restore_seconds, policy.drill_seconds) == (12960, 86400, 1800)
 
 
 @pytest.mark.parametrize("value", ["", "x", "0", "-1", "24.01", "nan", "inf"])

@@ -15,9 +15,16 @@ from vaultctl.failures import Exit
 R1 = "00000000-0000-4000-8000-000000000001"
 
 
+POLICY = {"linger_seconds": 0, "minimum_window_seconds": 1, "report_seconds": 1, "claim_seconds": 20}
+
+
 @pytest.fixture
-def cloud(tmp_path: Path) -> Iterator[LocalCloud]:
-    policy = {"linger_seconds": 0, "minimum_window_seconds": 1, "report_seconds": 1, "claim_seconds": 20}
+def policy() -> dict[str, int]:
+    return POLICY
+
+
+@pytest.fixture
+def cloud(tmp_path: Path, policy: dict[str, int]) -> Iterator[LocalCloud]:
     with LocalCloud(tmp_path / "cloud", machines=False, policy=policy) as made:
         yield made
 
@@ -178,6 +185,24 @@ def test_what_the_control_plane_refuses_is_one_line(cloud: LocalCloud) -> None:
         done = run(cloud, *arguments)
         assert (done.exit_code, done.out, done.err.count("\n")) == (Exit.REFUSED, "", 1), done
         assert words in done.err
+
+
+@pytest.mark.parametrize("policy", [{**POLICY, "drill_seconds": 600}])
+def test_a_drill_is_begun_watched_and_shown(cloud: LocalCloud) -> None:
+    back_up(cloud, cloud.enroll("C"))
+    begun = run(cloud, "drill", "C")
+    point_id = host_of(cloud, "C")["last"]["snapshot_id"]
+    assert begun.out.startswith(f"{point_id} is being checked, as run ")
+    assert "vaultctl host C" in begun.err
+    cloud.wait_until(lambda: host_of(cloud, "C")["drill"], 30, what="the drill is recorded")
+    shown = run(cloud, "host", "C").out
+    assert re.search(rf"^last drill +passed .* ago \({point_id}\): ", shown, re.MULTILINE)
+    assert re.search(r" drill +complete ", shown)
+    assert "complete, proven" in run(cloud, "restore-points", "C").out
+    cloud.wait_until(lambda: phase(cloud) == "asleep", 20, what="the vault sleeps")
+    assert "C checked" in run(cloud, "windows").out
+    refused = run(cloud, "drill", "C", "--point", "snap-0")
+    assert (refused.exit_code, "snap-0" in refused.err) == (Exit.REFUSED, True)
 
 
 def test_a_function_that_raises_is_told_with_its_log(cloud: LocalCloud) -> None:
