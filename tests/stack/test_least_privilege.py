@@ -59,6 +59,7 @@ def lived(made: Package, tmp_path_factory: pytest.TempPathFactory) -> Iterator[S
                     break
         for by in ("sweep", "instance_changed", "operate"):
             lives.retires(cloud, f"gone-{by[:8]}", by)
+        lives.loses_its_volume(cloud, a)
         for by in ("api_handler", "operate"):
             lives.lost_for_good(cloud, a, by)
         lives.points_grow_old(cloud, a)
@@ -67,7 +68,6 @@ def lived(made: Package, tmp_path_factory: pytest.TempPathFactory) -> Iterator[S
         lives.snapshots_fail(cloud, a)
         lives.overdue_at_a_snapshots_news(cloud, a)
         lives.no_machine_at_a_snapshots_news(cloud, a)
-        lives.loses_its_volume(cloud, a)
         lives.estate_needs_mending(cloud)
         for action, fields in (("doctor", {"fix": True}), ("cost", {}), ("refresh_prices", {}), ("hosts", {})):
             cloud.operate(action, **fields)

@@ -1,6 +1,7 @@
 """Three good nights, the worst day, and the steps of docs/worst-day.md, one after the other."""
 
 import re
+import shutil
 import sysconfig
 from contextlib import ExitStack
 from pathlib import Path
@@ -57,7 +58,8 @@ class Story:
             f" restore point, {emptied['SnapshotId']}, is {emptied['tags']['nightvault:label']} and holds nothing"
         )
         self._tell(f"the vault, {terminate_the_vault(self._cloud)}, is terminated")
-        self._tell(f"the live volume of C, {delete_the_volume(self._cloud, 'C')}, is deleted")
+        lost = delete_the_volume(self._cloud, "C")
+        self._tell(f"the live volume of C, {lost}, is deleted")
         c.burn()
         self._tell("host C burns: its files, its archive, its key, its password are gone")
         damaged = self._cloud.damage_snapshot(good[2])
@@ -71,7 +73,7 @@ class Story:
         self._type("vaultctl rotate C --revoke-now", "the operator: the intruder's spoils are worthless; a fresh code")
         code = str(self._cloud.operate("rotate", host="C", revoke_now=True)["code"])
         self._check("the intruder is turned away", intruder.status().status in (401, 403))
-        self._recover(sheet, code, c.live, was=was, good=good, emptied=emptied["SnapshotId"])
+        self._recover(sheet, code, c.live, was=was, good=good, emptied=emptied["SnapshotId"], lost=lost)
         asleep(self._cloud)
         self._check("nothing failed behind the scenes", not self._cloud.failures)
         return self._wrong
@@ -89,7 +91,7 @@ class Story:
         return was
 
     def _recover(
-        self, sheet: Path, code: str, live: Path, *, was: list[Portrait], good: list[str], emptied: str
+        self, sheet: Path, code: str, live: Path, *, was: list[Portrait], good: list[str], emptied: str, lost: str
     ) -> None:
         machine = BlankMachine(self._folder / "new machine")
         back = self._folder / "back"
@@ -126,6 +128,23 @@ class Story:
         same = _came_back(again, live) == was[1]
         self._check(f"all {len(was[1])} files and folders of night 2 are back: kinds, modes, and every byte", same)
         self._check("and night 2 is not night 3", was[1] != was[2])
+
+        asleep(self._cloud)
+        self._cloud.clock.advance(seconds=DAY_SECONDS)
+        self._tell("the next day: the files are back where they belong")
+        live.parent.mkdir()
+        shutil.move(again / str(live).lstrip("/"), live)
+        self._type("sudo nightvault key; sudo nightvault backup", "as C, whose volume is gone")
+        machine.run("key")
+        done = machine.run("backup")
+        self._quote(done.stdout)
+        asleep(self._cloud)
+        self._check("it succeeds", done.returncode == 0)
+        newest = points(self._cloud, "C")[-1]
+        self._check(
+            f"{newest['SnapshotId']} is complete, and of a new volume",
+            newest["tags"]["nightvault:label"] == "complete" and newest["VolumeId"] != lost,
+        )
 
     # how it is told
 
