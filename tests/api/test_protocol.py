@@ -366,11 +366,12 @@ def test_a_drill_over_http(api: Api) -> None:
         answer = api.report(drills=[{**seen, **wrong}])
         assert (answer.status, answer.code) == (400, "BadRequest")
         assert "drills[0]" in answer.json["error"]["message"]
-    assert api.report(drills=[seen]).status == 200
+    assert api.report(drills=[{**seen, "detail": f"{seen['detail']}\nAll is well."}]).status == 200
     api.world.arrive()
     api.world.pass_minutes(2)
     drill = operate.operate({"action": "host", "host": "C"})["host"]["drill"]
-    assert drill.items() >= {"point_id": point_id, "state": "failed", "detail": seen["detail"], "files": 3}.items()
+    assert drill.items() >= {"point_id": point_id, "state": "failed", "files": 3}.items()
+    assert drill["detail"] == f"{seen['detail']}?All is well."
     assert api.status("C").json["verify"] is True
     assert not api.points("C").json["points"][0]["fit"]
     assert operate.operate({"action": "drill", "host": "nobody"})["error"]["code"] == "UnknownHost"
