@@ -121,7 +121,7 @@ def test_operators_see_what_there_is(api: Api) -> None:
     assert [host["name"] for host in app.operate({"action": "hosts"}, None)["hosts"]] == ["C", "H"]
     assert app.operate({"action": "vaults"}, None)["vaults"][0]["phase"] == "asleep"
     assert app.operate({"action": "windows"}, None) == {"windows": [], "hosts": ["C", "H"]}
-    assert app.operate({"action": "restore_points", "host": "C"}, None) == {"restore_points": []}
+    assert app.operate({"action": "restore_points", "host": "C"}, None) == {"restore_points": [], "copies": []}
 
 
 IMPORT = """
