@@ -77,10 +77,15 @@ class Pull:
             self._api.call("POST", "/finish", {"run_id": self.run_id, "outcome": outcome, "exit_code": exit_code})
 
 
+MANIFEST = ".nightvault"  # what the client pushes beside the tree: docs/protocol.md
+
+
 def portrait(folder: Path) -> dict[str, tuple[str, ...]]:
     """Every path with kind, mode, time in seconds and content: equal portraits are equal trees."""
     found: dict[str, tuple[str, ...]] = {}
     for path in sorted(folder.rglob("*")):
+        if path.relative_to(folder).parts[0] == MANIFEST:
+            continue
         status = path.lstat()
         kind = stat.filemode(status.st_mode)[0]
         if kind == "l":
