@@ -308,12 +308,18 @@ class Control:
 
     def _rest(self, vault: Vault, state: InstanceState | None) -> None:
         """Volumes of hosts that are to rest as their snapshot go, if that has passed its drill."""
-        for host, slot in vault.hosts.items():
+        for host, slot in vault.hosts.items() if vault.phase is Phase.ASLEEP else ():
             if slot.volume_id is None or not (slot.resting is Resting.SNAPSHOT or slot.rests_as):
                 continue
             recorded = self.store.points(host)
-            if slot.rests_as or any(point.marks.fit for point in recorded):
-                self.apply(vault.vault_id, Rest(host=host, newest=self.newest_point(recorded), state=state))
+            if not slot.rests_as and not any(point.marks.fit for point in recorded):
+                continue
+            try:
+                newest = self.newest_point(recorded)
+            except CloudRefused as refused:
+                self.telemetry.fault("call_refused", call=refused.call, aws_code=refused.aws_code)
+                continue
+            self.apply(vault.vault_id, Rest(host=host, newest=newest, state=state))
 
     def _remove_strays(self, now: datetime) -> None:
         """Volumes made for restores that no vault's record names: somebody died after the call, or was too slow."""

@@ -73,7 +73,7 @@ def _made(draft: Draft, command: VolumeMade) -> None:
 def _rest(draft: Draft, command: Rest) -> None:
     """Take the next step to a volume's end, if all that it holds is proven to be in a snapshot; or take it back."""
     slot = draft.vault.hosts.get(command.host)
-    if slot is None or slot.volume_id is None:
+    if slot is None or slot.volume_id is None or draft.vault.phase is not Phase.ASLEEP:
         return
     why, newest = _why_it_stays(draft, slot, command), command.newest
     if why or newest is None or newest.snapshot_id is None:
@@ -89,8 +89,6 @@ def _why_it_stays(draft: Draft, slot: Slot, command: Rest) -> str | None:
     newest = command.newest
     if slot.resting is not Resting.SNAPSHOT:
         return "it is wanted"
-    if draft.vault.phase is not Phase.ASLEEP:
-        return f"the vault is {draft.vault.phase}"
     if newest is None:
         return "it has no restore point that can be relied on"
     if why := holds_more(draft.vault, slot, command.host, newest):

@@ -318,18 +318,18 @@ def volume_is_missing(cloud: StackCloud, name: str, by: str) -> FakeHost:
     return host
 
 
-def loses_its_volume(cloud: StackCloud, host: FakeHost) -> None:
+def loses_its_volume(cloud: StackCloud, name: str) -> None:
     """Somebody deletes it; the next is made of its newest restore point, by an operator's wake, since there was no room
     when the host started."""
-    volume_id = str(cloud.operate("host", host=host.name)["host"]["volume_id"])
+    host = cloud.enroll(name)
+    seals(cloud, host, "sweep")
+    volume_id = str(cloud.operate("host", host=name)["host"]["volume_id"])
     for operation in ("DetachVolume", "DeleteVolume"):
         cloud.aws.interposer.ask("ec2", operation, {"VolumeId": volume_id})
         cloud.wait_until(lambda: not _attached(cloud, volume_id), 30, what=f"{volume_id} is attached to nothing")
-    now = cloud.clock.now()
-    cloud.clock.advance(seconds=901 - now.minute % 15 * 60 - now.second)  # the sweep looks at who sleeps
-    again(cloud, "sweep")
+    quiet_look(cloud)
     look(cloud, "sweep")
-    assert cloud.operate("host", host=host.name)["host"]["rests_as"]
+    assert cloud.operate("host", host=name)["host"]["rests_as"]
     cloud.faults.refuse("CreateVolume", REFUSED)
     run_id = str(uuid.uuid4())
     start(cloud, host, run_id)
@@ -338,6 +338,8 @@ def loses_its_volume(cloud: StackCloud, host: FakeHost) -> None:
     finish(cloud, host, run_id, "failed")
     cloud.operate("sleep", vault_id="vault-1")
     settled(cloud)
+    look(cloud, "sweep")
+    cloud.operate("retire", host=name)
     look(cloud, "sweep")
 
 

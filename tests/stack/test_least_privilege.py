@@ -59,7 +59,7 @@ def lived(made: Package, tmp_path_factory: pytest.TempPathFactory) -> Iterator[S
                     break
         for by in ("sweep", "instance_changed", "operate"):
             lives.retires(cloud, f"gone-{by[:8]}", by)
-        lives.loses_its_volume(cloud, a)
+        lives.loses_its_volume(cloud, "lost")
         for by in ("api_handler", "operate"):
             lives.lost_for_good(cloud, a, by)
         lives.points_grow_old(cloud, a)

@@ -296,6 +296,7 @@ def test_a_deletion_whose_answer_was_lost_before_its_host_started_is_no_loss(wor
     assert "vol-C" in world.cloud.deleted
     assert slot(world).volume_id == "vol-C"
     world.start("C", R2)
+    world.pass_minutes(1)
     world.boot()
     world.report()
     world.pass_minutes(1)
