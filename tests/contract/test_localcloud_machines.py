@@ -23,6 +23,7 @@ from tests.localcloud.machines import Machines
 from tests.localcloud.metadata import MetadataService
 from tests.localcloud.paths import REPOSITORY, VAULT_IMAGE
 from tests.localcloud.patience import wait_until
+from tests.localcloud.vm.qmp import Qmp, QmpError
 
 VOLUME = "vol-0123456789abcdef0"
 INSTANCE = "i-0123456789abcdef0"
@@ -409,3 +410,24 @@ def test_the_image_has_an_sshd_configuration() -> None:
     text = Image(VAULT_IMAGE).sshd_config(port=2222)
     assert "Port 2222" in text
     assert "@" not in json.dumps([line for line in text.splitlines() if line.startswith("Port")])
+
+
+def test_a_machine_that_has_just_gone_off_refuses_like_any_that_is_off(tmp_path: Path) -> None:
+    """Whoever presses its button at that moment takes this for what it is; another error would end the shutdown."""
+    path = tmp_path / "qmp"
+    with socket.create_server(str(path), family=socket.AF_UNIX) as listener:
+
+        def greet() -> None:
+            connection, _ = listener.accept()
+            with connection, connection.makefile("rwb", buffering=0) as lines:
+                lines.write(b'{"QMP": {}}\n')
+                lines.readline()
+                lines.write(b'{"return": {}}\n')
+
+        qemu = threading.Thread(target=greet)
+        qemu.start()
+        asked = Qmp(path)
+        qemu.join()
+        asked.close()
+        with pytest.raises(QmpError):
+            asked.execute("system_powerdown")

@@ -32,8 +32,8 @@ class Qmp:
     def execute(self, command: str, **arguments: Any) -> Any:
         """What the command returns. Raises QmpError."""
         with self._lock:
-            self._socket.settimeout(60)
             try:
+                self._socket.settimeout(60)
                 self._socket.sendall(json.dumps({"execute": command, "arguments": arguments}).encode() + b"\n")
             except OSError as error:
                 raise QmpError(f"{command}: qemu has gone") from error
