@@ -72,6 +72,7 @@ bench: ## Every benchmark: pushes and restores against restic and borg, the cont
 	$(PYTHON_BIN) -m benchmarks.control_plane
 	$(PYTHON_BIN) -m benchmarks.cold_start
 	$(PYTHON_BIN) -m benchmarks.push
+	$(PYTHON_BIN) -m benchmarks.manifest
 	$(PYTHON_BIN) -m benchmarks.restore
 	$(PYTHON_BIN) -m benchmarks.vault_boot
 	$(PYTHON_BIN) -m benchmarks.throughput

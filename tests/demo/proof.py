@@ -21,9 +21,8 @@ def decrypted(snapshot: Path, player: Player) -> Iterator[Path]:
     with tempfile.TemporaryDirectory(prefix="nightvault-restore-") as scratch:
         cipher, plain = Path(scratch) / "cipher", Path(scratch) / "plain"
         plain.mkdir()
-        subprocess.run(
-            ["rsync", "-aHAX", "--fake-super", "-M--super", f"{snapshot}/current/", f"{cipher}/"], check=True
-        )
+        copy = ["rsync", "-aHAX", "--exclude=/.nightvault", "--fake-super", "-M--super"]
+        subprocess.run([*copy, f"{snapshot}/current/", f"{cipher}/"], check=True)
         keep = player.settings.get("keep", "rdiff")
         if keep == "directory":  # was encrypted before we saw it, or not at all
             yield cipher
@@ -33,7 +32,7 @@ def decrypted(snapshot: Path, player: Player) -> Iterator[Path]:
         if player.settings.get("encrypt") == "reverse":
             # Each view of `gocryptfs -reverse` is a folder, beside the configuration that they share.
             mount += ["-config", str(cipher / "gocryptfs.conf")]
-            (cipher,) = (path for path in cipher.iterdir() if path.is_dir() and path.name != ".nightvault")
+            (cipher,) = (folder for folder in cipher.iterdir() if folder.is_dir())
         mount += [str(cipher), str(plain)]
         if keep == "encfs":
             mount = ["encfs", "--extpass", f"cat {player.password_file}", str(cipher), str(plain)]
