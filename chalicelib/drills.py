@@ -34,6 +34,9 @@ DUE = timedelta(days=26)  # after the last that was answered: when the vault is 
 DUE_AT_LAST = timedelta(days=28)  # the vault is woken for it; two days before it is overdue
 AGAIN = timedelta(days=1)  # after an attempt, whatever came of it
 MOST_AT_ONCE = 2  # of a vault: a volume fresh from S3 is slow, and two share the machine
+# A volume that holds more has a waking of its own: the snapshots of a window wait for its last run, and a night's
+# restore points matter more than a drill. At 20 MiB/s, which is slow, ten minutes.
+SMALL_BYTES = 12 * 1024**3
 
 
 class Due(Enum):
@@ -94,10 +97,17 @@ def candidates(vault: Vault, now: datetime, policy: Policy, enrolled_at: dict[st
         when = due(slot, now, enrolled_at.get(host))
         if when is Due.NOT or (when is Due.IF_OPEN and vault.phase is Phase.ASLEEP) or hindrance(vault, host):
             continue
+        if vault.phase is Phase.OPEN and _used_bytes(vault, host) > SMALL_BYTES:
+            continue
         # What is wanted is a drill of the point that is just being made.
         if not (slot.drill_wanted and is_under_way(vault, host)):
             found.append(host)
     return sorted(found, key=lambda host: (not vault.hosts[host].drill_wanted, str(vault.hosts[host].drilled_at or "")))
+
+
+def _used_bytes(vault: Vault, host: str) -> int:
+    mount = vault.agent.mounts.get(host) if vault.agent else None
+    return (mount.used_bytes if mount else None) or 0
 
 
 # --- its life -------------------------------------------------------------------------------------------

@@ -430,6 +430,35 @@ def test_a_month_of_nights(world: World) -> None:
     assert len(world.store.windows("vault-1")) == 32
 
 
+@pytest.mark.parametrize(("used_gib", "kinds"), [(11, {Kind.BACKUP, Kind.DRILL}), (13, {Kind.BACKUP})])
+def test_a_volume_that_takes_long_to_read_holds_up_no_nights_restore_points(
+    world: World, used_gib: int, kinds: set[Kind]
+) -> None:
+    """It is drilled in a waking of its own, when that is due."""
+    world.backed_up("C", R1)
+    world.cloud.sizes[str(world.vault.hosts["C"].volume_id)] = 20
+    world.used_gib["C"] = used_gib
+    world.clock.advance(27 * DAY)
+    world.start("C", R2)
+    world.boot()
+    world.commit("C", R2)
+    world.pass_minutes(2)
+    assert world.vault.window
+    assert {run.kind for run in world.vault.window.runs.values()} == kinds
+    world.report()
+    world.checks["C"] = PASSED
+    world.report()
+    world.finish("C", R2)
+    for _ in range(3):
+        world.arrive()
+        world.pass_minutes(1)
+    assert world.vault.phase is Phase.ASLEEP
+    world.clock.advance(DAY)
+    if kinds == {Kind.BACKUP}:
+        minutes_until_awake(world)
+        assert {run.kind for run in world.vault.window.runs.values()} == {Kind.DRILL}
+
+
 def test_overdue(world: World) -> None:
     world.backed_up("C", R1)
     world.clock.advance(31 * DAY)
