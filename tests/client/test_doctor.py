@@ -137,7 +137,8 @@ def test_an_rsync_that_takes_less(host: Host, tools: Path, tmp_path: Path) -> No
     (tools / "rsync").unlink()
     (tools / "rsync").write_text(
         "#!/bin/sh\nfor option; do\n"
-        "case $option in --inplace | --sparse | --delete-delay | --info=* | -A | -X) exit 1 ;; esac\ndone\n"
+        "case $option in --inplace | --sparse | --delete-delay | --info=* | -A | -X) exit 1 ;; esac\n"
+        "case $option in -c | -I | --files-from=* | --ignore-missing-args | --log-file=*) exit 1 ;; esac\ndone\n"
         'exec /usr/bin/rsync "$@"\n'
     )
     (tools / "rsync").chmod(0o755)
