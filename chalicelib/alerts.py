@@ -1,6 +1,6 @@
 """Which facts an operator is told of at once, and in what words. Everything slower is a CloudWatch alarm."""
 
-from chalicelib.commands import (
+from chalicelib.facts import (
     BudgetSpent,
     CopyDeleted,
     CopyLost,

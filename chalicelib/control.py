@@ -14,7 +14,7 @@ from msgspec.structs import replace
 from chalicelib import points, unusual
 from chalicelib.acting import Actor
 from chalicelib.alerts import alert_of
-from chalicelib.commands import Command, Fact, Finish, Observe, PointSettled, PushJudged, Report, Rest, Start
+from chalicelib.commands import Command, Finish, Observe, PointSettled, PushJudged, Report, Rest, Start
 from chalicelib.copying import Copying
 from chalicelib.documents import Orders, PointsDocument, RunDocument, orders, points_document, run_document
 from chalicelib.draft import Decision
@@ -28,6 +28,7 @@ from chalicelib.errors import (
     UnknownPoint,
     UnknownRun,
 )
+from chalicelib.facts import Fact
 from chalicelib.lifecycle import decide
 from chalicelib.model import (
     Host,

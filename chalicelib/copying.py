@@ -13,8 +13,8 @@ from typing import TYPE_CHECKING
 
 from msgspec.structs import replace
 
-from chalicelib.commands import CopyDeleted, CopyLost, CopyRefused, Fact, PointCopied
 from chalicelib.errors import CloudRefused
+from chalicelib.facts import CopyDeleted, CopyLost, CopyRefused, Fact, PointCopied
 from chalicelib.model import Copy, Host, PointState, RestorePoint
 from chalicelib.points import taken_at
 from chalicelib.ports import Copier, CopyShot

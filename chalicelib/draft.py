@@ -9,31 +9,33 @@ from datetime import datetime, timedelta
 from msgspec.structs import replace
 
 from chalicelib import budget, growth, points
-from chalicelib.commands import (
+from chalicelib.effects import (
     Admit,
     Attach,
-    BudgetSpent,
     CheckInstance,
     DeleteVolume,
     Detach,
     Effect,
     Enlarge,
-    Fact,
     MakePoints,
     MakeVolume,
-    PointFailed,
-    RestoreFailed,
     Revoke,
-    RunEnded,
     Stop,
     Terminate,
-    VolumeNearlyFull,
     Wake,
+)
+from chalicelib.errors import WindowSpent
+from chalicelib.facts import (
+    BudgetSpent,
+    Fact,
+    PointFailed,
+    RestoreFailed,
+    RunEnded,
+    VolumeNearlyFull,
     WakeFaulted,
     WindowClosing,
     WindowSealed,
 )
-from chalicelib.errors import WindowSpent
 from chalicelib.model import (
     Checked,
     DrillState,

@@ -13,8 +13,9 @@ from uuid import uuid4
 from msgspec.structs import replace
 
 from chalicelib import drills
-from chalicelib.commands import BeginDrill, DrillEnded, DrillRecorded
+from chalicelib.commands import BeginDrill, DrillRecorded
 from chalicelib.errors import CloudRefused, LostRace, NightvaultError, UnknownPoint
+from chalicelib.facts import DrillEnded
 from chalicelib.model import Drill, DrillState, Host, Kind, RestorePoint, Run, Vault
 
 if TYPE_CHECKING:

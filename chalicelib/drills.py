@@ -11,9 +11,10 @@ from enum import Enum
 from msgspec.structs import replace
 
 from chalicelib import budget, points
-from chalicelib.commands import BeginDrill, DrillRecorded, Report, RunStarted
+from chalicelib.commands import BeginDrill, DrillRecorded, Report
 from chalicelib.draft import Draft
 from chalicelib.errors import DrillHindered, UnknownHost
+from chalicelib.facts import RunStarted
 from chalicelib.model import (
     Drill,
     DrillState,

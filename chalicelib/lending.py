@@ -13,21 +13,18 @@ from msgspec.structs import replace
 
 from chalicelib import points
 from chalicelib.commands import (
-    AttachPointVolume,
     Command,
-    MakePointVolume,
     Observe,
     PointVolumeAttached,
     PointVolumeGone,
     PointVolumeMade,
     PointVolumeRefused,
-    PointVolumeStays,
-    RemovePointVolume,
     Report,
-    RestoreReady,
     Start,
 )
 from chalicelib.draft import Draft
+from chalicelib.effects import AttachPointVolume, MakePointVolume, RemovePointVolume
+from chalicelib.facts import PointVolumeStays, RestoreReady
 from chalicelib.model import (
     InstanceState,
     Kind,

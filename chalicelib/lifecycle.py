@@ -16,22 +16,15 @@ from msgspec.structs import replace
 from chalicelib import budget, drills, lending, volumes
 from chalicelib.commands import (
     AgentEnrolled,
-    Attach,
     BeginDrill,
-    CheckPoints,
     Command,
     DrillRecorded,
-    FindVolumes,
     Finish,
     GroupMade,
-    HostKeyUnexpected,
     HostPlaced,
     Launched,
     LaunchIntended,
-    MakePoints,
     Observe,
-    PointCounted,
-    PointFailed,
     PointSettled,
     PointsMade,
     PointVolumeAttached,
@@ -39,25 +32,28 @@ from chalicelib.commands import (
     PointVolumeMade,
     PointVolumeRefused,
     PushJudged,
-    PushUnusual,
     Report,
     Rest,
-    RunStarted,
-    SetIngress,
     SnapshotMissing,
     Start,
-    Stop,
-    Terminate,
-    VaultReady,
     VolumeDeleted,
     VolumeMade,
-    VolumeRefused,
     VolumesAttached,
     VolumesMissing,
     WakeFailed,
 )
 from chalicelib.draft import Decision, Draft
+from chalicelib.effects import Attach, CheckPoints, FindVolumes, MakePoints, SetIngress, Stop, Terminate
 from chalicelib.errors import NotForThisToken, RunIdTaken, RunSuperseded, StaleVault, UnknownRun
+from chalicelib.facts import (
+    HostKeyUnexpected,
+    PointCounted,
+    PointFailed,
+    PushUnusual,
+    RunStarted,
+    VaultReady,
+    VolumeRefused,
+)
 from chalicelib.model import (
     Agent,
     InstanceState,

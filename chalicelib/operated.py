@@ -14,16 +14,14 @@ from chalicelib.commands import (
     PushesAccepted,
     Rebuild,
     Release,
-    Retired,
-    Terminate,
     VolumeDeleted,
     VolumeDetached,
     VolumeEnlarged,
-    VolumeGone,
-    VolumeGrown,
 )
 from chalicelib.draft import Draft
+from chalicelib.effects import Terminate
 from chalicelib.errors import UnknownHost, VaultBusy, VolumeHoldsMore
+from chalicelib.facts import Retired, VolumeGone, VolumeGrown
 from chalicelib.model import InstanceState, Kind, Outcome, Phase, PointState, Resting, RestorePoint, Slot, Vault
 
 # What a volume is deleted for that was never pushed to: there is no snapshot of it, and nothing to lose.

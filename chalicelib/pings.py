@@ -8,7 +8,7 @@ Told once: a ping that is lost is not repeated, and the monitor then says that n
 from collections.abc import Iterable
 from urllib.parse import urlsplit
 
-from chalicelib.commands import Fact, PointCounted, RunEnded, RunStarted
+from chalicelib.facts import Fact, PointCounted, RunEnded, RunStarted
 from chalicelib.model import Kind, Outcome, Vault
 
 MAX_URL = 500  # characters

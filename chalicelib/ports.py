@@ -5,7 +5,7 @@ from dataclasses import dataclass
 from datetime import datetime
 from typing import Protocol
 
-from chalicelib.commands import Fact
+from chalicelib.facts import Fact
 from chalicelib.model import (
     Code,
     Copy,

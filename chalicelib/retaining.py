@@ -12,8 +12,8 @@ from typing import TYPE_CHECKING
 from msgspec.structs import replace
 
 from chalicelib import points
-from chalicelib.commands import PointDeleted, PointDropped, PointNotDeleted, PointSpared
 from chalicelib.errors import CloudRefused
+from chalicelib.facts import PointDeleted, PointDropped, PointNotDeleted, PointSpared
 from chalicelib.model import Host, Marks, Retention, RetentionLook, Vault
 from chalicelib.retention import Verdict, Why, judge
 

@@ -9,7 +9,7 @@ from aws_lambda_powertools import Logger
 from aws_lambda_powertools.metrics import EphemeralMetrics
 
 from chalicelib import metrics
-from chalicelib.commands import (
+from chalicelib.facts import (
     BudgetSpent,
     CopyDeleted,
     CopyLost,

@@ -10,18 +10,9 @@ from typing import assert_never
 
 from msgspec.structs import replace
 
-from chalicelib.commands import (
-    PointFailed,
-    Rest,
-    SnapshotMissing,
-    VolumeDeleted,
-    VolumeLost,
-    VolumeMade,
-    VolumeRemade,
-    VolumeRested,
-    VolumesMissing,
-)
+from chalicelib.commands import Rest, SnapshotMissing, VolumeDeleted, VolumeMade, VolumesMissing
 from chalicelib.draft import Draft
+from chalicelib.facts import PointFailed, VolumeLost, VolumeRemade, VolumeRested
 from chalicelib.model import Phase, PointState, Resting, RestorePoint, Slot, Source
 from chalicelib.operated import holds_more, operated
 

@@ -4,7 +4,7 @@ from typing import Any
 
 import pytest
 
-from chalicelib.commands import VolumeGone, VolumeGrown, VolumeNearlyFull, VolumeRefused
+from chalicelib.facts import VolumeGone, VolumeGrown, VolumeNearlyFull, VolumeRefused
 from chalicelib.model import InstanceState, Phase
 from tests.api.conftest import KEY, R1, R2, R3, Answer, Api
 from tests.api.test_operate import ask, night, refused

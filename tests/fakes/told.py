@@ -2,7 +2,7 @@
 
 from datetime import datetime
 
-from chalicelib.commands import Fact
+from chalicelib.facts import Fact
 from chalicelib.model import Host, Vault
 
 

@@ -7,8 +7,8 @@ from typing import Any
 import pytest
 from msgspec.structs import replace
 
-from chalicelib.commands import CopyDeleted, CopyLost, CopyRefused, PointCopied
 from chalicelib.copying import DAY, MOST_HOSTS, missing, superfluous
+from chalicelib.facts import CopyDeleted, CopyLost, CopyRefused, PointCopied
 from chalicelib.model import Copy, Host, LastBackup, Marks, Outcome, PointState, Policy, RestorePoint
 from tests.fakes.cloud import Killed, Snapshot
 from tests.fakes.mortal import MortalWorld

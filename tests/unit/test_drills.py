@@ -6,9 +6,9 @@ import pytest
 from msgspec.structs import replace
 
 from chalicelib import drills, points
-from chalicelib.commands import DrillEnded, RunEnded
 from chalicelib.drills import Due
 from chalicelib.errors import BadRequest, CloudRefused, DrillHindered, RunIdTaken, UnknownRun, WindowSpent
+from chalicelib.facts import DrillEnded, RunEnded
 from chalicelib.http import StartBody
 from chalicelib.model import (
     Checked,

@@ -18,10 +18,10 @@ from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, pr
 from msgspec.structs import replace
 
 from chalicelib import points
-from chalicelib.commands import DrillEnded
 from chalicelib.documents import orders
 from chalicelib.drills import MOST_AT_ONCE
 from chalicelib.errors import NightvaultError, StaleVault
+from chalicelib.facts import DrillEnded
 from chalicelib.model import (
     Checked,
     DrillState,

@@ -7,8 +7,9 @@ from datetime import timedelta
 import pytest
 from msgspec import structs
 
-from chalicelib.commands import PointFailed, Report, RunEnded, WakeFaulted
+from chalicelib.commands import Report
 from chalicelib.errors import CloudRefused, RunIdTaken, RunSuperseded, StaleVault, UnknownRun, WindowSpent
+from chalicelib.facts import PointFailed, RunEnded, WakeFaulted
 from chalicelib.model import InstanceState, Kind, Mount, Outcome, Phase, PointState, Policy, RestorePoint, Slot
 from tests.fakes.cloud import Killed, Snapshot
 from tests.fakes.world import KEY, World

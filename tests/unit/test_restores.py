@@ -6,9 +6,9 @@ import pytest
 from msgspec.structs import replace
 
 from chalicelib import points
-from chalicelib.commands import RestoreReady
 from chalicelib.documents import RunDocument
 from chalicelib.errors import CloudRefused, NothingToRestore, UnknownPoint
+from chalicelib.facts import RestoreReady
 from chalicelib.model import (
     MAX_VOLUMES,
     InstanceState,

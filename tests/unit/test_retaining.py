@@ -7,8 +7,8 @@ from datetime import UTC, datetime, timedelta
 import pytest
 from msgspec.structs import replace
 
-from chalicelib.commands import PointDeleted, PointDropped, PointNotDeleted, PointSpared
 from chalicelib.errors import UnknownPoint
+from chalicelib.facts import PointDeleted, PointDropped, PointNotDeleted, PointSpared
 from chalicelib.model import Kind, Outcome, PointState, Policy, RestorePoint
 from chalicelib.retaining import DAY, MOST_DELETED, MOST_DELETED_A_HOST
 from tests.fakes.cloud import Killed, Snapshot

@@ -4,7 +4,7 @@ from datetime import timedelta
 
 import pytest
 
-from chalicelib.commands import PushUnusual
+from chalicelib.facts import PushUnusual
 from chalicelib.model import Change, Host, Kind, Outcome, Policy, RestorePoint
 from chalicelib.operators.changes import Retire
 from chalicelib.operators.checks import Check, Facts, diagnose

@@ -3,9 +3,10 @@
 import pytest
 from msgspec.structs import replace
 
-from chalicelib.commands import Command, VolumeDeleted, VolumeLost
+from chalicelib.commands import Command, VolumeDeleted
 from chalicelib.control import Amendment
 from chalicelib.errors import CloudRefused, VolumeHoldsMore
+from chalicelib.facts import VolumeLost
 from chalicelib.model import Kind, Marks, Outcome, Phase, Policy, Resting, Slot, Source, Vault
 from chalicelib.operators.changes import ChangeHost, Retire
 from chalicelib.retaining import needed_by
