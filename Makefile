@@ -17,11 +17,11 @@ worst-day: ## Host gone, vault terminated, volume deleted, newest points empty a
 	@tools/prepare night
 	@$(PYTHON_BIN) -m tests.worst_day
 
-# Three workers for two cores: a night waits, for machines and clients, as long as it works.
+# Four workers for two cores: a night waits, for machines and clients, as long as it works.
 .PHONY: test
 test: lint ## All tests: unit, contract, api, client, vault, end to end
 	@tools/prepare night
-	$(PYTHON_BIN) -m pytest -q -n 3 --dist worksteal -m 'not soak and not stack and not browser and not vm'
+	$(PYTHON_BIN) -m pytest -q -n 4 --dist worksteal -m 'not soak and not stack and not browser and not vm'
 
 .PHONY: e2e-stack
 e2e-stack: ## The stack deployed by CloudFormation on a local AWS: its nights, its permissions, its updates
