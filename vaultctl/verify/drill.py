@@ -140,12 +140,18 @@ class Drill:
             self._steps.wait(house.backup_ended, patience.push, "the client ends")
             step.what = house.last_line()
         with self._steps.step("commit") as step:
-            found = self._window_of("backup")
-            if found is None or found[1].outcome != "complete" or not found[1].committed:
-                said = "it knows no run" if found is None else f"{found[1].outcome}, committed: {found[1].committed}"
-                raise NotSo(f"the client is done, but the control plane says: {said}")
-            step.what = f"run {found[1].run_id} is complete, and the vault saw its commit"
-        return found[1].run_id
+
+            def committed() -> Run | None:
+                found = self._window_of("backup")
+                if found is None or found[1].outcome != "complete":
+                    said = found[1].outcome if found else "it knows no run"
+                    raise NotSo(f"the client is done, but the control plane says: {said}")
+                return found[1] if found[1].committed else None
+
+            # The client's word is there at once; the vault's comes with its next report, or its last.
+            run = self._steps.wait(committed, patience.stop, "the vault has seen the commit")
+            step.what = f"run {run.run_id} is complete, and the vault saw its commit"
+        return run.run_id
 
     def _seal(self, vault_id: str, run_id: str) -> None:
         with self._steps.step("closing") as step:
