@@ -20,10 +20,10 @@ from vaultctl.documents import Vault, read
 from vaultctl.failures import Exit, Failure
 from vaultctl.screen import BAD, FAINT, GOOD, WARN
 from vaultctl.session import Session, session
-from vaultctl.verify.drill import Drill, Patience
 from vaultctl.verify.estimate import Estimate, estimate
 from vaultctl.verify.house import TOOLS
 from vaultctl.verify.steps import NotSo, Step, Steps
+from vaultctl.verify.verification import Patience, Verification
 from vaultctl.words import dollars, span
 
 _LEVELS = {"ok": GOOD, "warning": WARN, "wrong": BAD}
@@ -62,7 +62,7 @@ def verify_deployment(
     usual = Patience()
     longer = Patience(**{name: getattr(usual, name) * patience for name in Patience.__struct_fields__})
     with tempfile.TemporaryDirectory(prefix="nightvault-verify-") as folder, _terminated_is_interrupted():
-        drill = Drill(
+        verification = Verification(
             here.operate,
             steps,
             host=f"nv-verify-{secrets.token_hex(2)}",
@@ -72,8 +72,8 @@ def verify_deployment(
         )
         interrupted = False
         try:
-            with drill.cleaning():
-                drill.run(mib=size_mib, restore=restore)
+            with verification.cleaning():
+                verification.run(mib=size_mib, restore=restore)
         except NotSo:
             pass  # the step has said so
         except Failure as failure:
@@ -83,9 +83,9 @@ def verify_deployment(
         except KeyboardInterrupt:
             interrupted = True
         if not interrupted and any(step.name != "clean up" for step in steps.wrong):
-            for line in drill.log().splitlines()[-_LOG_LINES:]:
+            for line in verification.log().splitlines()[-_LOG_LINES:]:
                 here.screen.note(f"  client: {line}", FAINT)
-        _conclude(here, drill, steps, expected)
+        _conclude(here, verification, steps, expected)
     if interrupted:
         raise typer.Exit(Exit.INTERRUPTED)
     if steps.wrong:
@@ -129,19 +129,19 @@ def _tell(here: Session, step: Step) -> None:
     )
 
 
-def _conclude(here: Session, drill: Drill, steps: Steps, expected: Estimate) -> None:
+def _conclude(here: Session, verification: Verification, steps: Steps, expected: Estimate) -> None:
     wrong = steps.wrong
     if here.screen.as_json:
         document: dict[str, Any] = {
-            "host": drill.host,
+            "host": verification.host,
             "ok": not wrong,
             "steps": msgspec.to_builtins(steps.taken),
-            "left": drill.left,
+            "left": verification.left,
             "estimate": msgspec.to_builtins(expected),
         }
         here.screen.document(document)
         return
-    for each in drill.left:
+    for each in verification.left:
         here.screen.say(f"left: {each}", WARN)
     if wrong:
         here.screen.say(f"wrong: {', '.join(each.name for each in wrong)}", BAD)

@@ -2,6 +2,6 @@
 
 estimate.py  what it costs         house.py  the throw-away host: a folder, the real client
 api.py       a host's HTTPS calls  pull.py   what it pushed, pulled back and compared
-steps.py     steps and their times drill.py  the steps in their order, and the cleaning up
+steps.py     steps and their times verification.py  the steps in their order, and the cleaning up
 heard.py     events or sweep?
 """

@@ -30,7 +30,7 @@ class Patience(Struct, frozen=True, kw_only=True):
     sleep: float = 900
 
 
-class Drill:
+class Verification:
     """One verification. `host` is the throw-away host's name; `folder` is empty, and the caller removes it."""
 
     def __init__(
