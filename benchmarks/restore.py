@@ -249,7 +249,7 @@ def _arguments() -> argparse.Namespace:
         [LIMIT_NAME, "rdiff+inplace", "mirror+inplace", "restic", "borg"],
     )
     parser = argparse.ArgumentParser(prog="python -m benchmarks.restore", description=__doc__.splitlines()[0])
-    parser.add_argument("--size", type=int, default=64, help="of the tree in MB; 64 by default, and 2.5 % of it edited")
+    parser.add_argument("--size", type=int, default=64, help="of the tree in MB; 64 by default; 2.5 %% of it edited")
     parser.add_argument("--files", type=int, help="in the tree; 20 a MB by default")
     parser.add_argument("--rounds", type=int, default=3, help="of every restore; 3 by default")
     parser.add_argument("--only", nargs="+", choices=names, default=usual, help=f"these; {', '.join(usual)} by default")
