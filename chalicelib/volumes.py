@@ -100,17 +100,22 @@ def _rested(draft: Draft, command: VolumeDeleted) -> None:
 
 
 def _rests(draft: Draft, host: str, slot: Slot, snapshot_id: str) -> None:
+    _forget_volume(draft, host, slot, snapshot_id)
+    draft.facts.append(VolumeRested(host=host, volume_id=slot.volume_id or "", snapshot_id=snapshot_id))
+    draft.reasons.append(f"{host} rests as {snapshot_id}")
+
+
+def _forget_volume(draft: Draft, host: str, slot: Slot, rests_as: str, **changes: object) -> None:
     draft.change_slot(
         host,
         volume_id=None,
         attached_to=None,
         missing_since=None,
-        rests_as=snapshot_id,
+        rests_as=rests_as,
         made_of="",
         remade=slot.remade + 1,
+        **changes,
     )
-    draft.facts.append(VolumeRested(host=host, volume_id=slot.volume_id or "", snapshot_id=snapshot_id))
-    draft.reasons.append(f"{host} rests as {snapshot_id}")
 
 
 # --- lost -----------------------------------------------------------------------------------------------
@@ -149,14 +154,11 @@ def _lost(draft: Draft, host: str, what: str, point: RestorePoint | None) -> Non
     """Forget the volume; the next one is made of that point, and then holds what that does."""
     slot = draft.vault.hosts[host]
     size = max(slot.size_gib, (point and point.volume_gib) or 0)
-    draft.change_slot(
+    _forget_volume(
+        draft,
         host,
-        volume_id=None,
-        attached_to=None,
-        missing_since=None,
+        slot,
         rests_as=(point and point.snapshot_id) or "",
-        made_of="",
-        remade=slot.remade + 1,
         committed=point.run_id if point else "",
         pushed_at=point.run_started_at if point else None,
         changed=None,
