@@ -8,7 +8,7 @@ at most; a longer queue would not make EBS any faster.
 
 import random
 from collections.abc import Iterable
-from datetime import UTC, datetime, timedelta
+from datetime import datetime, timedelta
 from typing import TYPE_CHECKING
 
 from msgspec.structs import replace
@@ -18,6 +18,7 @@ from chalicelib.facts import CopyDeleted, CopyLost, CopyRefused, Fact, PointCopi
 from chalicelib.model import Copy, Host, PointState, RestorePoint
 from chalicelib.points import taken_at
 from chalicelib.ports import Copier, CopyShot
+from chalicelib.refusals import NEVER, retry_at, waits
 
 if TYPE_CHECKING:
     from chalicelib.control import Control
@@ -26,10 +27,7 @@ if TYPE_CHECKING:
 MOST_UNDER_WAY = 20
 # Older accounts may have fewer, and other users of the account have theirs: then it is asked at the next look.
 NO_ROOM = "ResourceLimitExceeded"
-FIRST_PAUSE = timedelta(minutes=15)  # after a refusal; doubled each time, up to a day
-DAY = timedelta(days=1)
 MOST_HOSTS = 50  # of one look, which a Lambda has a minute for
-NEVER = datetime.min.replace(tzinfo=UTC)
 
 
 class Copying:
@@ -67,7 +65,7 @@ def due(host: Host, region: str, keep: int, now: datetime) -> bool:
     """Something is under way, superfluous or to be tried again, or a new complete restore point counts since."""
     here = [copy for copy in host.copies if copy.region == region]
     under_way = [copy for copy in here if not copy.complete]
-    if any(not _waits(copy, now) for copy in (*under_way, *superfluous(here, keep, now, host.kept_since))):
+    if any(not waits(copy.retry_at, now) for copy in (*under_way, *superfluous(here, keep, now, host.kept_since))):
         return True
     if under_way:
         return False
@@ -79,11 +77,6 @@ def _turn(host: Host) -> tuple[bool, datetime]:
     """Who has a copy under way comes first, then whose newest complete one is the oldest."""
     under_way = any(copy.copy_id and not copy.complete for copy in host.copies)
     return not under_way, max((copy.taken_at for copy in host.copies if copy.complete), default=NEVER)
-
-
-def _waits(copy: Copy, now: datetime) -> bool:
-    """After a refusal. Not longer than a day, also when the clock had jumped ahead."""
-    return copy.retry_at is not None and now < copy.retry_at <= now + DAY
 
 
 def superfluous(copies: Iterable[Copy], keep: int, now: datetime, kept_since: datetime | None) -> list[Copy]:
@@ -200,7 +193,7 @@ class _Look:
         """Those that must be kept have just been seen by us, complete."""
         after: Host | None = host
         for copy in self._superfluous(host):
-            if after is None or _waits(copy, self._now):
+            if after is None or waits(copy.retry_at, self._now):
                 continue
             others = tuple(each for each in after.copies if each != copy)
             try:
@@ -225,7 +218,7 @@ class _Look:
             if intents:  # what was to be copied is not worth it any more
                 self._put(host, tuple(copy for copy in host.copies if copy not in intents), [])
             return
-        if under_way or asked_just_now or self._room <= 0 or any(_waits(copy, self._now) for copy in intents):
+        if under_way or asked_just_now or self._room <= 0 or any(waits(copy.retry_at, self._now) for copy in intents):
             return
         point = wanted[-1]
         intent = Copy(
@@ -269,8 +262,8 @@ class _Look:
         return [copy for copy in host.copies if copy.region == self._copier.region]
 
     def _refused(self, copy: Copy, said: str) -> Copy:
-        retry_at = self._now + min(DAY, FIRST_PAUSE * 2 ** min(copy.refusals, 10))
-        return replace(copy, refusals=copy.refusals + 1, refused=said, retry_at=retry_at)
+        again = retry_at(self._now, copy.refusals)
+        return replace(copy, refusals=copy.refusals + 1, refused=said, retry_at=again)
 
     def _put(self, host: Host, copies: tuple[Copy, ...], facts: list[Fact]) -> Host | None:
         """The host with these copies, once they are saved; then what has become known is told."""

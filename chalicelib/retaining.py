@@ -6,7 +6,7 @@ found again from the records: a point that is to go carries `dropped_at` until i
 """
 
 from collections.abc import Iterable
-from datetime import UTC, datetime, timedelta
+from datetime import datetime, timedelta
 from typing import TYPE_CHECKING
 
 from msgspec.structs import replace
@@ -15,20 +15,18 @@ from chalicelib import points
 from chalicelib.errors import CloudRefused
 from chalicelib.facts import PointDeleted, PointDropped, PointNotDeleted, PointSpared
 from chalicelib.model import Host, Marks, Retention, RetentionLook, Vault
+from chalicelib.refusals import DAY, NEVER, retry_at, waits
 from chalicelib.retention import Verdict, Why, judge
 
 if TYPE_CHECKING:
     from chalicelib.control import Control
 
-DAY = timedelta(days=1)
 # Longer than any Lambda of ours may run, so that who has read the records before they said so has acted by then.
 GRACE = timedelta(minutes=10)
-FIRST_PAUSE = timedelta(minutes=15)  # after a refusal; doubled each time, up to a day
 # Of one look, which a Lambda has a minute for; the next look goes on, with those that had no turn.
 MOST_HOSTS = 50
 MOST_DELETED = 40
 MOST_DELETED_A_HOST = 20
-NEVER = datetime.min.replace(tzinfo=UTC)
 
 
 class Retaining:
@@ -126,7 +124,7 @@ class _Look:
             return self._drop(verdict)
         if self._now - marks.dropped_at < GRACE:
             return self._now
-        if marks.retry_at and self._now < marks.retry_at <= self._now + DAY:
+        if waits(marks.retry_at, self._now):
             return marks.retry_at
         return self._delete(verdict)
 
@@ -160,10 +158,10 @@ class _Look:
 
     def _refused(self, verdict: Verdict, refused: CloudRefused) -> datetime:
         marks = verdict.point.marks
-        retry_at = self._now + min(DAY, FIRST_PAUSE * 2 ** min(marks.refusals, 10))
-        marks = replace(marks, refusals=marks.refusals + 1, refused=str(refused), retry_at=retry_at)
+        again = retry_at(self._now, marks.refusals)
+        marks = replace(marks, refusals=marks.refusals + 1, refused=str(refused), retry_at=again)
         self._control.tell(PointNotDeleted(point=replace(verdict.point, marks=marks), aws_code=refused.aws_code))
-        return retry_at if self._control.store.mark(verdict.point, marks) else self._now
+        return again if self._control.store.mark(verdict.point, marks) else self._now
 
 
 def spared(marks: Marks) -> Marks:

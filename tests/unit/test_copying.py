@@ -7,9 +7,10 @@ from typing import Any
 import pytest
 from msgspec.structs import replace
 
-from chalicelib.copying import DAY, MOST_HOSTS, missing, superfluous
+from chalicelib.copying import MOST_HOSTS, missing, superfluous
 from chalicelib.facts import CopyDeleted, CopyLost, CopyRefused, PointCopied
 from chalicelib.model import Copy, Host, LastBackup, Marks, Outcome, PointState, Policy, RestorePoint
+from chalicelib.refusals import DAY
 from tests.fakes.cloud import Killed, Snapshot
 from tests.fakes.mortal import MortalWorld
 from tests.fakes.world import World

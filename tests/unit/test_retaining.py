@@ -10,7 +10,8 @@ from msgspec.structs import replace
 from chalicelib.errors import UnknownPoint
 from chalicelib.facts import PointDeleted, PointDropped, PointNotDeleted, PointSpared
 from chalicelib.model import Kind, Outcome, PointState, Policy, RestorePoint
-from chalicelib.retaining import DAY, MOST_DELETED, MOST_DELETED_A_HOST
+from chalicelib.refusals import DAY
+from chalicelib.retaining import MOST_DELETED, MOST_DELETED_A_HOST
 from tests.fakes.cloud import Killed, Snapshot
 from tests.fakes.mortal import MortalWorld
 from tests.fakes.world import World
