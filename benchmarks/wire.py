@@ -266,8 +266,7 @@ class Vault:
         with socket.socket() as probe:
             probe.bind(("127.0.0.1", 0))
             self._port: int = probe.getsockname()[1]
-        root = os.geteuid() == 0
-        if root:
+        if os.geteuid() == 0:
             Path("/run/sshd").mkdir(mode=0o755, exist_ok=True)  # sshd started as root insists on it
         make_config = runpy.run_path(str(self._image / "user_data.py"))["sshd_config"]
         config = self._folder / "sshd_config"
@@ -277,9 +276,7 @@ class Vault:
                 listen="127.0.0.1",
                 host_key=str(self._folder / "host_key"),
                 keys_dir=str(self._folder / "keys"),
-                allow=f"AllowUsers {user}",
-                strict_modes=False,  # temporary folders are writable by all
-                root=root,
+                account=user,
             )
         )
         sshd = shutil.which("sshd", path=f"{os.environ['PATH']}:/usr/sbin") or "/usr/sbin/sshd"

@@ -292,7 +292,7 @@ class Drill:
         return "", True
 
     def _sha256(self, file: int, size: int) -> bytes:
-        digest, done, advised = hashlib.sha256(), 0, 0
+        digest, done, advised, freed = hashlib.sha256(), 0, 0, 0
         while True:
             while size > _PIECE and advised < min(size, done + _AHEAD):
                 os.posix_fadvise(file, advised, _ADVICE, os.POSIX_FADV_WILLNEED)
@@ -303,7 +303,10 @@ class Drill:
             digest.update(piece)
             done += len(piece)
             self._more(len(piece))
-        os.posix_fadvise(file, 0, 0, os.POSIX_FADV_DONTNEED)  # what the hosts push now needs the memory more
+            if done - freed >= _AHEAD:  # what the hosts push now needs the memory more
+                os.posix_fadvise(file, freed, done - freed, os.POSIX_FADV_DONTNEED)
+                freed = done
+        os.posix_fadvise(file, 0, 0, os.POSIX_FADV_DONTNEED)
         return digest.hexdigest().encode()
 
     def _unlisted(self, tree: int, manifest: BinaryIO, found: Names, listed: Names) -> str:

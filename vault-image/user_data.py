@@ -52,28 +52,26 @@ def sshd_config(
     listen: str = "0.0.0.0",  # noqa: S104 # the security group lets in whose run is live
     host_key: str = "/etc/ssh/ssh_host_ed25519_key",
     keys_dir: str = "/etc/nightvault/keys",
-    allow: str = "AllowGroups nightvault nightvault-read",
-    strict_modes: bool = True,
-    root: bool = False,
+    account: str = "",
 ) -> str:
     """The sshd configuration, by default EC2's.
 
-    For a rootless sshd: `allow` "AllowUsers NAME" of the one account, `strict_modes` False where a folder
-    above keys_dir is writable by others (/tmp), `root` True only where that one account is root.
+    `account` is the one that a rootless sshd runs as, and lets in. It is somebody's own, so folders above keys_dir may
+    be writable by others (/tmp), and its bash is kept from ~/.bashrc, which it reads for sshd and which may print.
     """
     filled = {
         "PORT": str(port),
         "LISTEN": listen,
         "HOST_KEY": host_key,
         "KEYS_DIR": keys_dir,
-        "ALLOW": allow,
-        "STRICT_MODES": "yes" if strict_modes else "no",
-        "ROOT": "forced-commands-only" if root else "no",
+        "ALLOW": f"AllowUsers {account}" if account else "AllowGroups nightvault nightvault-read",
+        "STRICT_MODES": "no" if account else "yes",
+        "ROOT": "forced-commands-only" if account == "root" else "no",
     }
     text = (_HERE / "sshd_config").read_text()
     for name, value in filled.items():
         text = text.replace(f"@{name}@", value)
-    return text
+    return text + "SetEnv SHLVL=2\n" if account else text  # of a bash that some other one has started
 
 
 def files() -> dict[str, tuple[int, str]]:

@@ -7,7 +7,8 @@ from zlib import crc32
 
 import pytest
 
-from tests.client.harness import SHELLS, ControlPlane, Host, Vault, wait_until
+from tests.client.harness import SHELLS, ControlPlane, Host, Vault
+from tests.localcloud.patience import wait_until
 
 
 @pytest.fixture

@@ -21,21 +21,14 @@ from urllib.parse import parse_qs, urlsplit
 
 import pytest
 
+from tests.localcloud.patience import wait_until
+
 CLIENT = Path(__file__).parents[2] / "host-client" / "nightvault"
 GATE = Path(__file__).with_name("gate_stand_in.py")
 SHELLS: dict[str, list[str]] = {"dash": ["dash"], "bash": ["bash"], "busybox": ["busybox", "sh"]}
 in_every_shell = pytest.mark.parametrize("shell", [pytest.param(words, id=name) for name, words in SHELLS.items()])
 TOKEN = "nv1.C.s3cret-of-the-token"
 CODE = "s3cret-of-the-code"
-
-
-def wait_until(true: Callable[[], object], seconds: float = 20) -> None:
-    """Returns as soon as `true()` is; fails after `seconds`."""
-    end = time.monotonic() + seconds
-    while not true():
-        if time.monotonic() > end:
-            raise AssertionError(f"not within {seconds} s")
-        time.sleep(0.02)
 
 
 def free_port() -> int:
@@ -206,6 +199,7 @@ class Vault:
             f"AuthorizedKeysFile {self.keys}\nStrictModes no\nUsePAM no\nPermitRootLogin yes\n"
             "PasswordAuthentication no\nKbdInteractiveAuthentication no\nMaxStartups 100\n"
             "Subsystem sftp internal-sftp\nLogLevel DEBUG1\n"
+            "SetEnv SHLVL=2\n"  # or bash, as a login shell, reads ~/.bashrc for sshd, which may print
         )
         sshd = shutil.which("sshd", path=f"{os.environ['PATH']}:/usr/sbin") or "/usr/sbin/sshd"
         self.sshd = subprocess.Popen([sshd, "-D", "-E", self.folder / "sshd.log", "-f", config])

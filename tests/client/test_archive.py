@@ -12,7 +12,8 @@ from pathlib import Path
 import pytest
 
 from tests.client import manifests, trees
-from tests.client.harness import SHELLS, Host, wait_until
+from tests.client.harness import SHELLS, Host
+from tests.localcloud.patience import wait_until
 
 DRIVERS = {
     "rdiff inplace": ["keep = rdiff", "encrypt = inplace"],

@@ -12,9 +12,10 @@ from pathlib import Path
 import pytest
 
 from tests.client import manifests, trees
-from tests.client.harness import CODE, SHELLS, Host, in_every_shell, wait_until
+from tests.client.harness import CODE, SHELLS, Host, in_every_shell
 from tests.client.test_archive import DRIVERS
 from tests.client.test_restore import POINTS
+from tests.localcloud.patience import wait_until
 
 BSD_STAT = r"""#!/bin/sh
 [ "$1" = -f ] || { echo "usage: stat" >&2; exit 1; }

@@ -11,8 +11,9 @@ from pathlib import Path
 
 import pytest
 
-from tests.client.harness import CLIENT, CODE, SHELLS, TOKEN, Host, in_every_shell, wait_until
+from tests.client.harness import CLIENT, CODE, SHELLS, TOKEN, Host, in_every_shell
 from tests.client.trees import noise
+from tests.localcloud.patience import wait_until
 
 
 @pytest.fixture

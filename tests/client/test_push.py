@@ -12,7 +12,8 @@ from pathlib import Path
 import pytest
 
 from tests.client import trees
-from tests.client.harness import Host, error, in_every_shell, wait_until
+from tests.client.harness import Host, error, in_every_shell
+from tests.localcloud.patience import wait_until
 
 ROOT = Path(__file__).parents[2]
 

@@ -15,8 +15,9 @@ from typing import Any
 import pytest
 
 from tests.client import trees
-from tests.client.harness import CLIENT, SHELLS, ControlPlane, Host, Vault, in_every_shell, wait_until
+from tests.client.harness import CLIENT, SHELLS, ControlPlane, Host, Vault, in_every_shell
 from tests.client.test_archive import DRIVERS
+from tests.localcloud.patience import wait_until
 
 
 def point(number: int, taken_at: str, **more: Any) -> dict[str, Any]:

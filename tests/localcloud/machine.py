@@ -184,11 +184,7 @@ class _Layout:
             "keys_dir": str(keys),
         }
         if not self.rooted:
-            values |= {
-                "allow": f"AllowUsers {getpass.getuser()}",
-                "strict_modes": False,
-                "root": os.geteuid() == 0,
-            }
+            values["account"] = getpass.getuser()
         file = self.root / "sshd_config"
         file.write_text(self.image.sshd_config(**values))
         return file

@@ -12,8 +12,9 @@ import agent_transfers
 import gate_changes
 import pytest
 
+from tests.localcloud.patience import wait_until
 from tests.vault import vaults
-from tests.vault.vaults import CODE, TOKEN, Rootless, wait_until
+from tests.vault.vaults import CODE, TOKEN, Rootless
 
 
 def off(vault: vaults.Vault) -> bool:

@@ -18,6 +18,7 @@ import pytest
 from agent_config import Config
 from drill import Drill
 
+from tests.localcloud.patience import wait_until
 from tests.vault import manifests, vaults
 from tests.vault.vaults import IMAGE, Host, Machine, Rootless
 
@@ -415,12 +416,21 @@ def done_on(vault: Vault, *command: str) -> str:
 
 
 def check_of(vault: Vault, agent: int) -> list[int]:
-    """The process with which an agent checks something, if there is one: its number, its user's, how nice it is."""
-    command = ("ps", "-eo", "pid,uid,ni,ppid,args")
-    alone = isinstance(vault, Machine)
-    listed = done_on(vault, *command)
-    found = [each.split() for each in listed.splitlines() if "/drill.py" in each and (alone or f" {agent} " in each)]
-    return [int(word) for words in found for word in words[:3]]
+    """The process with which an agent checks something: its number, its user's, how nice it is."""
+    listed: list[str] = []
+
+    def found() -> list[int]:
+        listed[:] = done_on(vault, "ps", "-eo", "pid,uid,ni,ppid,args").splitlines()
+        fits = (line.split() for line in listed if "/drill.py" in line)
+        return [
+            int(word) for words in fits if isinstance(vault, Machine) or int(words[3]) == agent for word in words[:3]
+        ]
+
+    try:
+        return wait_until(found)
+    except TimeoutError:
+        near = [line for line in listed if "drill" in line or f" {agent} " in line]
+        pytest.fail("\n".join([f"no check by {agent}", *near, *map(str, vault.cloud.reports[-3:])]))
 
 
 def is_there(vault: Vault, pid: int) -> bool:
@@ -442,7 +452,7 @@ def test_a_check_is_ended_in_the_middle(vault: Vault, source: Path) -> None:
     before = vault.cloud.order(host, restores=[order])
     vault.poke()
     assert told(vault, order, "checking", before)["total_bytes"] == 0  # told at once
-    first, uid, nice = vaults.wait_until(lambda: check_of(vault, agent))
+    first, uid, nice = check_of(vault, agent)
     assert (uid, nice) == (host.uid if isinstance(vault, Machine) else os.geteuid(), 19)
     vault.cloud.wait_for(
         lambda report: any(d["checked_bytes"] for d in report.get("drills", ())), after=before
@@ -455,7 +465,7 @@ def test_a_check_is_ended_in_the_middle(vault: Vault, source: Path) -> None:
     assert not is_there(vault, first)
 
     # Without its volume; and though it does not hear that it should end.
-    second = vaults.wait_until(lambda: check_of(vault, agent))[0]
+    second = check_of(vault, agent)[0]
     if isinstance(vault, Machine):  # where it is another account's process
         done_on(vault, "kill", "-STOP", str(second))
     before = vault.cloud.order(host, restores=[])
@@ -466,13 +476,13 @@ def test_a_check_is_ended_in_the_middle(vault: Vault, source: Path) -> None:
     before = vault.cloud.order(host, restores=[order])
     vault.poke()
     told(vault, order, "checking", before)
-    third = vaults.wait_until(lambda: check_of(vault, agent))[0]
+    third = check_of(vault, agent)[0]
     vault.stop_agent(signal.SIGKILL)
-    vaults.wait_until(lambda: not is_there(vault, third))
+    wait_until(lambda: not is_there(vault, third))
     before = len(vault.cloud.reports)
     agent = vault.start_agent()
     told(vault, order, "checking", before)
-    fourth = vaults.wait_until(lambda: check_of(vault, agent))[0]
+    fourth = check_of(vault, agent)[0]
     # One that is ended by someone else says nothing about the tree.
     done_on(vault, "kill", "-KILL", str(fourth))
     assert "was ended, exit code -9" in told(vault, order, "error", before)["detail"]
@@ -480,7 +490,7 @@ def test_a_check_is_ended_in_the_middle(vault: Vault, source: Path) -> None:
     before = vault.cloud.order(host, restores=[other])
     vault.poke()
     told(vault, other, "checking", before)
-    fifth = vaults.wait_until(lambda: check_of(vault, agent))[0]
+    fifth = check_of(vault, agent)[0]
     assert vault.stop_agent() == 0
     assert not is_there(vault, fifth)
 
@@ -534,6 +544,6 @@ def test_what_a_check_says_is_believed_in_its_shape_alone(tmp_path: Path, line: 
         select.select(drills.ends(), [], [], 0.1)  # a pipe holds less than some of these
         return str(drills.told()[0]["state"]).removeprefix("checking")
 
-    assert vaults.wait_until(verdict) == "error"
+    assert wait_until(verdict) == "error"
     [told] = drills.told()
     assert told["total_bytes"] <= 2**53

@@ -12,8 +12,9 @@ from pathlib import Path
 
 import pytest
 
+from tests.localcloud.patience import wait_until
 from tests.vault import vaults
-from tests.vault.vaults import Host, Machine, Rootless, wait_until
+from tests.vault.vaults import Host, Machine, Rootless
 
 Vault = Machine | Rootless
 

@@ -13,6 +13,7 @@ from pathlib import Path
 
 import pytest
 
+from tests.localcloud.patience import wait_until
 from tests.vault import vaults
 from tests.vault.vaults import Host, Machine, Rootless
 
@@ -243,7 +244,7 @@ def test_no_forwarding(alone: Both, account: str) -> None:
             command = [*c.ssh_command(), "-N", option, way, f"{c.user}@127.0.0.1"]
             with subprocess.Popen(command, stderr=subprocess.DEVNULL) as client:
                 try:
-                    vaults.wait_until(lambda local=local: _use(local, vault.outside, port), c.patience)  # type: ignore[misc]
+                    wait_until(lambda local=local: _use(local, vault.outside, port), c.patience)  # type: ignore[misc]
                 finally:
                     client.kill()
         with suppress(BlockingIOError):

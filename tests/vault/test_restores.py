@@ -10,6 +10,7 @@ from pathlib import Path
 import agent_volumes
 import pytest
 
+from tests.localcloud.patience import wait_until
 from tests.vault import vaults
 from tests.vault.test_volumes import digest, mkfs
 from tests.vault.vaults import Host, Machine, Rootless
@@ -149,7 +150,7 @@ def test_pulls_end_with_their_point(vault: Vault, source: Path, tmp_path: Path, 
     if how != "stopped":
         vault.cloud.wait_restores(*after, after=before)
     # A new agent's first report, which has no orders yet, tells of no restores while one is still mounted.
-    vaults.wait_until(lambda: len(points(vault).splitlines()) == len(after))
+    wait_until(lambda: len(points(vault).splitlines()) == len(after))
 
 
 def test_a_point_that_does_not_let_go(machine: Machine, source: Path) -> None:
@@ -160,7 +161,7 @@ def test_a_point_that_does_not_let_go(machine: Machine, source: Path) -> None:
     machine.cloud.wait_restores(point)
     holder = ["/bin/sh", "-c", "cd /mnt/.points/C && exec sleep 60"]
     pid = machine.tell(do="start", name="holder", argv=holder, log=str(machine.base / "holder.log"))
-    vaults.wait_until(lambda: machine.run("readlink", f"/proc/{pid}/cwd").stdout == "/mnt/.points/C\n")
+    wait_until(lambda: machine.run("readlink", f"/proc/{pid}/cwd").stdout == "/mnt/.points/C\n")
     before = machine.cloud.order(host, restores=[])
     machine.poke()
     report = machine.cloud.wait_restores(point, state="error", after=before)

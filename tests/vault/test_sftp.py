@@ -13,9 +13,10 @@ from pathlib import Path
 
 import pytest
 
+from tests.localcloud.patience import wait_until
 from tests.vault import vaults
 from tests.vault.test_isolation import SECRET, Both, no_secret, two, unharmed  # noqa: F401 # fixtures
-from tests.vault.vaults import Host, Machine, Rootless, wait_until
+from tests.vault.vaults import Host, Machine, Rootless
 
 Vault = Machine | Rootless
 Ask = Callable[..., tuple[int, bytes]]

@@ -182,7 +182,7 @@ def test_what_checks_may_do_is_the_least(members: dict[str, tuple[int, str]], tm
     assert b"drill.service" not in verified.stderr, "systemd does not know, or take, one of them"
 
 
-@pytest.mark.parametrize("changes", [{}, {"port": 2222, "listen": "127.0.0.1", "strict_modes": False, "root": True}])
+@pytest.mark.parametrize("changes", [{}, {"port": 2222, "listen": "127.0.0.1", "account": "root"}])
 def test_sshd_takes_its_configuration(tmp_path: Path, changes: dict[str, Any]) -> None:
     if os.geteuid() == 0:
         Path("/run/sshd").mkdir(mode=0o755, exist_ok=True)

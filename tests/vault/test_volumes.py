@@ -11,8 +11,9 @@ import agent_config
 import agent_volumes
 import pytest
 
+from tests.localcloud.patience import wait_until
 from tests.vault import vaults
-from tests.vault.vaults import Machine, Rootless, wait_until
+from tests.vault.vaults import Machine, Rootless
 
 
 def digest(image: Path) -> str:

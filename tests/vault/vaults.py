@@ -12,33 +12,22 @@ import stat
 import subprocess
 import sys
 import threading
-import time
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import Any
 
 import registry
 import user_data
+
+from tests.localcloud.patience import wait_until
 
 IMAGE = Path(user_data.__file__).resolve().parent
 SSHD = shutil.which("sshd", path=os.environ["PATH"] + ":/usr/sbin:/sbin") or "/usr/sbin/sshd"
 TOKEN = "nv1.@vault-1.c2VjcmV0LXNlY3JldA"
 CODE = "one-use-code"
-T = TypeVar("T")
-
-
-def wait_until(look: Callable[[], T], seconds: float = 10.0) -> T:
-    """What `look` gives once it is true; fails the test after `seconds`. For what announces itself by no event."""
-    end = time.monotonic() + seconds
-    while True:
-        seen = look()
-        if seen:
-            return seen
-        assert time.monotonic() < end, f"not within {seconds} s"
-        time.sleep(0.01)
 
 
 @dataclass
@@ -478,12 +467,9 @@ class Rootless(Vault):
             listen="127.0.0.1",
             host_key=str(self.host_key),
             keys_dir=str(self.base / "keys"),
-            allow=f"AllowUsers {pwd.getpwuid(os.geteuid()).pw_name}",
-            strict_modes=False,
-            root=os.geteuid() == 0,
+            account=pwd.getpwuid(os.geteuid()).pw_name,
         )
-        # Where bash is the login shell it reads ~/.bashrc for sshd, unless it believes to be an inner one.
-        (self.base / "sshd_config").write_text(text + "SetEnv SHLVL=2\n")
+        (self.base / "sshd_config").write_text(text)
         self._start("sshd", [SSHD, "-D", "-e", "-f", str(self.base / "sshd_config")], self.base / "sshd.log")
         wait_until(lambda: answers_ssh(self.port))
 

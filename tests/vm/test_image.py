@@ -12,6 +12,7 @@ from pathlib import Path
 
 import pytest
 
+from tests.localcloud.patience import wait_until
 from tests.vm.booted import Booted, booted  # first: with it vault-image can be found
 
 # isort: split
@@ -160,7 +161,7 @@ def second(first: tuple[Booted, vaults.Host]) -> Before:
         assert c.ssh(f'setsid sh -c "{stays}" >/dev/null 2>&1 </dev/null & echo on').stdout == "on\n"
         vault.inside("pgrep -u nv20001 sh")
     vault.cloud.order(power_off=True)
-    vaults.wait_until(lambda: not vault.machine.on, NIGHT_SECONDS)
+    wait_until(lambda: not vault.machine.on, NIGHT_SECONDS)
     console = vault.console()
     vault.boot()
     return Before(keys, console)

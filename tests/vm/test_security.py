@@ -16,6 +16,7 @@ from shlex import quote
 
 import pytest
 
+from tests.localcloud.patience import wait_until
 from tests.vm.booted import Booted, booted  # first: with it vault-image can be found
 
 # isort: split
@@ -250,5 +251,5 @@ def test_a_host_that_stays_does_not_keep_the_machine_awake(two: Both, tmp_path: 
         assert idle.poll() is None
         vault.cloud.order(c, h, seconds_to_power_off=0)
         closes_at = time.monotonic()
-        vaults.wait_until(lambda: not vault.machine.on, AWAKE_AFTER_SECONDS)
+        wait_until(lambda: not vault.machine.on, AWAKE_AFTER_SECONDS)
         print(f"off {time.monotonic() - closes_at:.1f} s after closes_at")
