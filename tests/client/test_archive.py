@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 import shutil
 import subprocess
@@ -115,6 +116,18 @@ def test_a_change_within_a_second_of_the_last_backup(host: Host, driver: str, tm
         host.good("backup")
     with opened(driver, host.pull(tmp_path / "pulled"), host.state / "password", host.source) as plain:
         assert (plain / "file").read_text() == "after!"
+
+
+@pytest.mark.parametrize(("theirs", "cost"), [(None, 2**10), ("correct horse\n", 2**16)])
+def test_guesses_are_slow_where_somebody_chose_the_password(host: Host, theirs: str | None, cost: int) -> None:
+    """Of 32 random bytes nobody guesses one, so no start of gocryptfs needs to take its half of a second."""
+    host.configure("keep = mirror")
+    if theirs:
+        host.state.mkdir(exist_ok=True)
+        (host.state / "password").write_text(theirs)
+    host.good("backup")
+    kept = json.loads((host.vault.volume / "current" / "gocryptfs.conf").read_text())
+    assert kept["ScryptObject"]["N"] == cost
 
 
 def test_scattered_edits_in_a_big_file_stay_small(host: Host, tmp_path: Path) -> None:
