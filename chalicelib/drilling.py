@@ -36,13 +36,11 @@ class Drilling:
 
         What went wrong with one keeps no other from its turn.
         """
-        enrolled_at = {host.name: host.enrolled_at for host in hosts}
+        since = {host.name: host.drillable_since for host in hosts}
         failures: list[Exception] = []
         for vault in vaults:
             steps = [partial(self._record, run) for run in vault.drilled.values()]
-            steps += [
-                partial(self._begin_due, n) for n in drills.candidates(vault, now, self._control.policy, enrolled_at)
-            ]
+            steps += [partial(self._begin_due, n) for n in drills.candidates(vault, now, self._control.policy, since)]
             for step in steps:
                 try:
                     step()

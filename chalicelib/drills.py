@@ -53,11 +53,11 @@ def want(slot: Slot, why: str) -> Slot:
     return replace(slot, drill_wanted=why, drill_tried_at=None)
 
 
-def due(slot: Slot, now: datetime, enrolled_at: datetime | None = None) -> Due:
-    """`enrolled_at`: of a host that never had a drill; without it, nothing is NOW for that host."""
+def due(slot: Slot, now: datetime, drillable_since: datetime | None = None) -> Due:
+    """`drillable_since`: of a host that never had a drill; without it, nothing is NOW for that host."""
     if slot.drill_tried_at and now < slot.drill_tried_at + AGAIN:
         return Due.NOT
-    since = slot.drilled_at or enrolled_at
+    since = slot.drilled_at or drillable_since
     if slot.drill_wanted or (since and now >= since + DUE_AT_LAST):
         return Due.NOW
     return Due.IF_OPEN if slot.drilled_at is None or now >= slot.drilled_at + DUE else Due.NOT
@@ -84,18 +84,18 @@ def hindrance(vault: Vault, host: str) -> str | None:
     return None
 
 
-def candidates(vault: Vault, now: datetime, policy: Policy, enrolled_at: dict[str, datetime]) -> list[str]:
+def candidates(vault: Vault, now: datetime, policy: Policy, since: dict[str, datetime | None]) -> list[str]:
     """Hosts whose newest restore point should be drilled now, the longest waiting first.
 
-    `enrolled_at`: when each host enrolled, where the vault may be woken too; else it is empty.
+    `since`: when there was first something to drill of each host, where the vault may be woken too; else it is empty.
     """
-    if vault.phase not in (Phase.OPEN, Phase.ASLEEP) or (vault.phase is Phase.ASLEEP and not enrolled_at):
+    if vault.phase not in (Phase.OPEN, Phase.ASLEEP) or (vault.phase is Phase.ASLEEP and not since):
         return []
     if budget.remaining(vault, Kind.DRILL, now, policy) < policy.minimum_window_seconds:
         return []
     found = []
     for host, slot in vault.hosts.items():
-        when = due(slot, now, enrolled_at.get(host))
+        when = due(slot, now, since.get(host))
         if when is Due.NOT or (when is Due.IF_OPEN and vault.phase is Phase.ASLEEP) or hindrance(vault, host):
             continue
         if vault.phase is Phase.OPEN and _used_bytes(vault, host) > SMALL_BYTES:

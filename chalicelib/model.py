@@ -585,16 +585,22 @@ class Host(Struct, frozen=True, kw_only=True):
     kept_since: datetime | None = None
     retention_look: RetentionLook | None = None
     drill: Drill | None = None
+    points_since: datetime | None = None  # since a version with drills first saw a restore point of it count
     # Copies in another region, and under way there; changed only over the version that was read.
     copies: tuple[Copy, ...] = ()
     copies_version: int = 0
 
+    @property
+    def drillable_since(self) -> datetime | None:
+        """Since when there is something to drill; None while there is not. Enrolled again, it begins anew."""
+        return self.points_since and max(self.points_since, self.enrolled_at)
+
     def drill_overdue(self, now: datetime) -> bool:
-        """It has backups, and for 30 days none of them was proven good or bad. Never for a retired host."""
-        if self.retired_at or self.last_backup is None:
+        """For 30 days a restore point could be drilled, and none was proven good or bad. Never for a retired host."""
+        if self.retired_at or self.drillable_since is None:
             return False
-        since = self.drill.judged_at if self.drill and self.drill.judged_at else self.enrolled_at
-        return now - since > DRILL_OVERDUE
+        judged_at = self.drill.judged_at if self.drill else None
+        return now - max(self.drillable_since, judged_at or self.drillable_since) > DRILL_OVERDUE
 
     def overdue(self, now: datetime) -> bool:
         """No backup that counts for twice its interval (the first: since enrolment). Never for a retired host."""

@@ -49,7 +49,8 @@ class Store(Protocol):
     def save(self, vault: Vault, archive: Window | None = None, host: Host | None = None) -> Vault:
         """Save over version `vault.version`, with the archived window and the host if any: all or nothing.
 
-        A host keeps its last backup, its last drill, when retention looked at it and its copies, whatever `host` says.
+        A host keeps its last backup, since when it has any, its last drill, when retention looked at it and its
+        copies, whatever `host` says.
 
         Returns the vault with its new version. Raises Conflict with the winning record.
         """
@@ -104,7 +105,7 @@ class Store(Protocol):
         ...
 
     def move_last_backup(self, host: str, last: LastBackup) -> bool:
-        """Record it unless a newer one is there. Returns whether it moved."""
+        """Record it unless a newer one is there; the first one also as `points_since`. Returns whether it moved."""
         ...
 
     def windows(self, vault_id: str, limit: int | None = None, *, since: datetime | None = None) -> list[Window]:

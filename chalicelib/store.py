@@ -3,7 +3,7 @@
 | pk | sk | holds |
 |---|---|---|
 | VAULT | vault id | the vault, `version` |
-| HOST | name | the host; `last_backup`, `last_backup_at`, `retention_look`, `drill`, `copies` (versioned) beside it |
+| HOST | name | the host; beside it what BESIDE names, and `last_backup_at` |
 | CODE | SHA-256 | an enrolment code; `used` |
 | WINDOW#vault id | window id | an archived window, kept 400 days |
 | POINT#host | instant, snapshot id | a restore point; `marks` and `marks_version` beside it |
@@ -36,6 +36,15 @@ if TYPE_CHECKING:
 
 WINDOW_HISTORY = timedelta(days=400)
 Item = dict[str, Any]
+# Of a host, these are beside its document; `copies` are versioned.
+BESIDE: Item = {
+    "last_backup": None,
+    "points_since": None,
+    "retention_look": None,
+    "drill": None,
+    "copies": (),
+    "copies_version": 0,
+}
 
 
 def _doc(value: object) -> dict[str, str]:
@@ -75,6 +84,8 @@ def _host(item: Item) -> Host:
     host = msgspec.json.decode(item["doc"]["S"], type=Host)
     if "last_backup" in item:
         host = replace(host, last_backup=msgspec.json.decode(item["last_backup"]["S"], type=LastBackup))
+    if "points_since" in item:
+        host = replace(host, points_since=datetime.fromisoformat(item["points_since"]["S"]))
     if "retention_look" in item:
         host = replace(host, retention_look=msgspec.json.decode(item["retention_look"]["S"], type=RetentionLook))
     if "drill" in item:
@@ -255,10 +266,15 @@ class DynamoStore:
             self._client.update_item(
                 TableName=self._table,
                 Key=_key("HOST", host),
-                UpdateExpression="SET last_backup = :last, last_backup_at = :at",
+                UpdateExpression="SET last_backup = :last, last_backup_at = :at,"
+                " points_since = if_not_exists(points_since, :now)",
                 ConditionExpression="attribute_exists(pk) AND (attribute_not_exists(last_backup_at)"
                 " OR last_backup_at < :at)",
-                ExpressionAttributeValues={":last": _doc(last), ":at": {"S": at}},
+                ExpressionAttributeValues={
+                    ":last": _doc(last),
+                    ":at": {"S": at},
+                    ":now": {"S": last.completed_at.isoformat()},
+                },
             )
         except self._client.exceptions.ConditionalCheckFailedException:
             return False  # a newer one got there first, or the host was retired: both ordinary
@@ -312,7 +328,7 @@ class DynamoStore:
         return {"TableName": self._table, "Item": item}
 
     def _host_update(self, host: Host) -> Item:
-        alone = replace(host, last_backup=None, retention_look=None, drill=None, copies=(), copies_version=0)
+        alone = replace(host, **BESIDE)
         # Not a put: a host that is enrolled again keeps last backup and copies, and what retention and drills know.
         return {
             "TableName": self._table,

@@ -5,6 +5,7 @@
 
 import json
 import zlib
+from datetime import timedelta
 from pathlib import Path
 from typing import Any
 
@@ -14,7 +15,7 @@ import pytest
 from chalicelib.commands import BeginDrill, HostRetired, Release, Start
 from chalicelib.errors import VolumeHoldsMore
 from chalicelib.lifecycle import decide
-from chalicelib.model import Code, Host, Kind, PointState, Policy, RestorePoint, Vault, Window
+from chalicelib.model import Code, Host, Kind, LastBackup, PointState, Policy, RestorePoint, Vault, Window
 from chalicelib.operators.views import host_view, window_view
 from chalicelib.store import DynamoStore
 from tests.contract.conftest import make_table
@@ -58,6 +59,32 @@ def test_old_items_are_read(old: DynamoStore) -> None:
     view = host_view(host, vault, [window], NOW)
     assert (view.used_bytes, view.max_size_gib) == (4 * 2**30, 50)
     assert window_view(window, NOW).points[0].volume_gib is None
+
+
+def test_a_host_of_the_version_before_drills_is_not_overdue_with_them_at_once(old: DynamoStore, mocked: Any) -> None:
+    """Its restore points could be drilled since this version has seen one: its next."""
+
+    def backed_up(days: int) -> LastBackup:
+        at = NOW + timedelta(days=days)
+        return LastBackup(run_id=f"r{days}", window_id="w", snapshot_id="snap-1", started_at=at, completed_at=at)
+
+    last = msgspec.json.encode(backed_up(0)).decode()
+    mocked.update_item(
+        TableName="old",
+        Key={"pk": {"S": "HOST"}, "sk": {"S": "C"}},
+        UpdateExpression="SET last_backup = :last, last_backup_at = :at",
+        ExpressionAttributeValues={":last": {"S": last}, ":at": {"S": "2026-11-23T00:00:00.000000+00:00"}},
+    )
+
+    def overdue(days: int) -> bool:
+        host = old.host("C")
+        assert host
+        return host.drill_overdue(NOW + timedelta(days=days))
+
+    assert not overdue(40)
+    for days in (40, 41):
+        assert old.move_last_backup("C", backed_up(days))
+    assert [overdue(days) for days in (41, 70, 71)] == [False, False, True]
 
 
 def test_an_old_vault_wakes_and_is_saved(old: DynamoStore) -> None:

@@ -99,6 +99,9 @@ def last(minutes: int) -> LastBackup:
     )
 
 
+LAST_1 = {"last_backup": last(1), "points_since": last(1).completed_at}  # of a host's record, after its first
+
+
 def point(name: str = "C", minutes: int = 0) -> RestorePoint:
     return RestorePoint(
         host=name,
@@ -187,11 +190,11 @@ def test_a_vault_and_a_hosts_record_are_saved_together_or_not_at_all(store: Stor
     retired = replace(host(), retired_at=NOW, token_hash="", last_backup=None)
     winner = store.save(replace(stale, hosts={}), host=retired)
     assert store.vault("vault-1") == winner
-    assert store.host("C") == replace(retired, last_backup=last(1)), "its last backup is not what is being saved"
+    assert store.host("C") == replace(retired, **LAST_1), "its last backup is not what is being saved"
     with pytest.raises(Conflict) as conflict:
         store.save(replace(stale, instance_id="i-2"), host=host())
     assert conflict.value.current == winner
-    assert store.host("C") == replace(retired, last_backup=last(1))
+    assert store.host("C") == replace(retired, **LAST_1)
     both = store.save(winner, window(1), retired)
     assert both.version == winner.version + 1
     assert store.windows("vault-1", 5) == [window(1)]
@@ -297,7 +300,7 @@ def test_a_host_that_enrols_again_keeps_its_last_backup(store: Store) -> None:
     vault = store.vault("vault-1")
     assert vault
     store.redeem(again, vault, host("C", "2" * 64), NOW)
-    assert store.host("C") == replace(host("C", "2" * 64), last_backup=last(1))
+    assert store.host("C") == replace(host("C", "2" * 64), **LAST_1)
 
 
 def test_sixteen_users_of_one_code_one_enrols(store: Store) -> None:
@@ -335,6 +338,7 @@ def test_the_newest_last_backup_wins_in_any_order(store: Store, order: tuple[int
     found = store.host("C")
     assert found
     assert found.last_backup == last(3)
+    assert found.points_since == last(order[0]).completed_at
 
 
 def test_fractions_of_a_second_are_ordered_too(store: Store) -> None:

@@ -9,6 +9,7 @@ from msgspec.structs import replace
 from chalicelib.errors import CodeRefused
 from chalicelib.model import Code, Copy, Drill, Host, LastBackup, Marks, RestorePoint, RetentionLook, Vault, Window
 from chalicelib.ports import Conflict
+from chalicelib.store import BESIDE
 
 
 class MemoryStore:
@@ -36,15 +37,8 @@ class MemoryStore:
 
     def _put_host(self, host: Host) -> None:
         known = self._hosts.get(host.name)
-        known = known or replace(host, last_backup=None, retention_look=None, drill=None, copies=(), copies_version=0)
-        self._hosts[host.name] = replace(
-            host,
-            last_backup=known.last_backup,
-            retention_look=known.retention_look,
-            drill=known.drill,
-            copies=known.copies,
-            copies_version=known.copies_version,
-        )
+        beside = {name: getattr(known, name) for name in BESIDE} if known else BESIDE
+        self._hosts[host.name] = replace(host, **beside)
 
     def _save(self, vault: Vault, archive: Window | None) -> Vault:
         current = self._vaults.get(vault.vault_id)
@@ -128,7 +122,8 @@ class MemoryStore:
             known = self._hosts.get(host)
             if known is None or (known.last_backup and known.last_backup.started_at >= last.started_at):
                 return False
-            self._hosts[host] = replace(known, last_backup=last)
+            since = known.points_since or last.completed_at
+            self._hosts[host] = replace(known, last_backup=last, points_since=since)
             return True
 
     def windows(self, vault_id: str, limit: int | None = None, *, since: datetime | None = None) -> list[Window]:

@@ -190,7 +190,8 @@ def test_a_drill_that_failed_or_is_overdue(shared: Lived, *, overdue: bool) -> N
     state = DrillState.PASSED if overdue else DrillState.FAILED
     drill = Drill(run_id="d", point_id="snap-1", taken_at=at, state=state, begun_at=at, at=at, judged_at=at)
     drill = replace(drill, failed_taken_at=None if overdue else at)
-    hosts = tuple(replace(host, drill=drill) if host.name == "h0" else host for host in seen.hosts)
+    old = {"enrolled_at": at, "points_since": at}
+    hosts = tuple(replace(host, drill=drill, **old) if host.name == "h0" else host for host in seen.hosts)
     assert found(replace(seen, hosts=hosts)) == {"drills": ("warning" if overdue else "wrong", "h0")}
 
 

@@ -375,7 +375,7 @@ SLOT = Slot(number=0, uid=20001, public_key=KEY, size_gib=5, every_seconds=DAY)
 
 
 @pytest.mark.parametrize(
-    ("slot_days", "wanted", "enrolled", "expected"),
+    ("slot_days", "wanted", "drillable", "expected"),
     [
         ((None, None), "", None, Due.IF_OPEN),
         ((None, None), "", 27, Due.IF_OPEN),
@@ -390,10 +390,10 @@ SLOT = Slot(number=0, uid=20001, public_key=KEY, size_gib=5, every_seconds=DAY)
         ((0.5, 0.5), "its last drill failed", 99, Due.NOT),
     ],
 )
-def test_due(slot_days: tuple[float | None, float | None], wanted: str, enrolled: int | None, expected: Due) -> None:
-    """Days ago: of the last drill that was answered, of the last attempt, of enrolment."""
+def test_due(slot_days: tuple[float | None, float | None], wanted: str, drillable: int | None, expected: Due) -> None:
+    """Days ago: of the last drill that was answered, of the last attempt, of the first point that counted."""
     now = datetime(2026, 11, 23, tzinfo=UTC)
-    drilled, tried, since = (None if days is None else now - timedelta(days=days) for days in (*slot_days, enrolled))
+    drilled, tried, since = (None if days is None else now - timedelta(days=days) for days in (*slot_days, drillable))
     slot = replace(SLOT, drilled_at=drilled, drill_tried_at=tried, drill_wanted=wanted)
     assert drills.due(slot, now, since) is expected
 
@@ -460,11 +460,14 @@ def test_a_volume_that_takes_long_to_read_holds_up_no_nights_restore_points(
 
 
 def test_overdue(world: World) -> None:
+    world.clock.advance(40 * DAY)
     world.backed_up("C", R1)
-    world.clock.advance(31 * DAY)
     record = world.store.host("C")
     assert record
+    assert not record.drill_overdue(world.clock.now()), "there was nothing to drill until now"
+    world.clock.advance(31 * DAY)
     assert record.drill_overdue(world.clock.now())
+    assert not replace(record, enrolled_at=world.clock.now()).drill_overdue(world.clock.now()), "another machine"
     begun(world)
     answered(world, PASSED)
     record = world.store.host("C")
