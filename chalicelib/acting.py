@@ -236,7 +236,7 @@ class Actor:
         except CloudRefused as refused:
             if refused.aws_code != "InvalidSnapshot.NotFound":
                 raise
-            point = self._control.sound_point(host)
+            point = self._control.sound_point(host, slot.rests_as)
             return self._say(vault, SnapshotMissing(host=host, snapshot_id=slot.rests_as, point=point))
         return self._say(vault, VolumeMade(host=host, volume_id=volume_id, remade=slot.remade))
 

@@ -7,6 +7,7 @@ call is told and left to the sweep, which derives every effect again.
 import random
 from collections.abc import Callable
 from datetime import datetime, timedelta
+from itertools import takewhile
 from urllib.parse import urlsplit
 
 from msgspec.structs import replace
@@ -179,12 +180,17 @@ class Control:
         found = points.restorable(self.store.points(host), states)
         return [point for point in found if states[point.snapshot_id or ""] is PointState.COMPLETED]
 
-    def sound_point(self, host: str) -> RestorePoint | None:
-        """What a host's next volume can be made of: its newest that counts, and that no drill has found damaged.
+    def sound_point(self, host: str, rests_as: str = "") -> RestorePoint | None:
+        """What a host's next volume can be made of; only what counts, and no drill has found damaged.
 
-        Raises CloudRefused if EC2 cannot be asked.
+        `rests_as` while that is there; else the newest from before the first unusual push that nobody has accepted,
+        since what was pushed after it goes on from it; else the newest. Raises CloudRefused if EC2 cannot be asked.
         """
-        return points.newest(point for point in self.points_there(host) if point.marks.sound)
+        there = self.points_there(host)
+        sound = [point for point in there if point.marks.sound]
+        rested = [point for point in sound if point.snapshot_id == rests_as]
+        usual = takewhile(lambda point: not point.marks.unusual, reversed(there))
+        return points.newest(rested or [p for p in usual if p.marks.sound]) or points.newest(sound)
 
     def newest_point(self, recorded: list[RestorePoint]) -> RestorePoint | None:
         """The newest of these, whatever it is, as EC2 knows it now; None if somebody deleted its snapshot.

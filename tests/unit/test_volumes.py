@@ -33,6 +33,12 @@ def drilled(world: World, *, fit: bool = True) -> None:
     world.store.mark(newest, replace(newest.marks, fit=fit, drilled_at=world.clock.now()))
 
 
+def flagged(world: World) -> None:
+    """The push of its newest point was unusual, and nobody has accepted it."""
+    newest = world.store.points("C")[-1]
+    world.store.mark(newest, replace(newest.marks, unusual="9 of 9 files fewer"))
+
+
 def to_the_next_look(world: World) -> None:
     """The sweep looks at what is asleep each quarter of an hour."""
     world.pass_minutes(15 - world.clock.now().minute % 15)
@@ -131,6 +137,21 @@ def test_it_is_not_made_of_a_point_that_failed_its_drill(world: World) -> None:
     world.cloud.lose_volume(slot(world).volume_id or "")
     world.pass_minutes(20)
     assert slot(world).rests_as == good
+
+
+@pytest.mark.parametrize(
+    ("unusual", "expected"), [({R3}, R2), ({R2, R3}, R1), ({R2}, R1), ({R1, R2, R3}, R3), ({R1}, R3)]
+)
+def test_it_is_made_of_what_was_there_before_an_unusual_push(world: World, unusual: set[str], expected: str) -> None:
+    """Somebody emptied the host, pushed that night by night, and deleted the volume."""
+    points = {}
+    for run_id in (R1, R2, R3):
+        points[run_id] = world.backed_up("C", run_id)
+        if run_id in unusual:
+            flagged(world)
+    world.cloud.lose_volume(slot(world).volume_id or "")
+    world.pass_minutes(20)
+    assert (slot(world).rests_as, slot(world).committed) == (points[expected], expected)
 
 
 def test_without_a_restore_point_it_is_made_blank(world: World) -> None:
@@ -369,8 +390,14 @@ def test_the_snapshot_that_a_host_rests_as_is_lost_too(world: World) -> None:
     assert first in alert[1]
 
 
-def test_a_snapshot_that_ec2_lists_after_all_is_asked_for_again(world: World) -> None:
+@pytest.mark.parametrize("unusual", [False, True])
+def test_a_snapshot_that_ec2_lists_after_all_is_asked_for_again(world: World, *, unusual: bool) -> None:
+    """Also if it is not what a new volume would be made of: all that the host's own held is in it."""
+    if unusual:
+        world.backed_up("C", R3)
     point_id = cold(world)
+    if unusual:
+        flagged(world)
     refused, make = [True], world.cloud.make_volume
 
     def make_volume(vault_id: str, host: str, slot: Slot) -> str:
