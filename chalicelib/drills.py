@@ -10,7 +10,7 @@ from enum import Enum
 
 from msgspec.structs import replace
 
-from chalicelib import budget, points
+from chalicelib import budget, phases, points, turns
 from chalicelib.commands import BeginDrill, DrillRecorded, Report
 from chalicelib.draft import Draft
 from chalicelib.errors import DrillHindered, UnknownHost
@@ -29,7 +29,7 @@ from chalicelib.model import (
     Source,
     Vault,
 )
-from chalicelib.operated import is_under_way
+from chalicelib.tending import is_under_way, see_to_volumes
 
 DUE = timedelta(days=26)  # after the last that was answered: when the vault is open anyway
 DUE_AT_LAST = timedelta(days=28)  # the vault is woken for it; two days before it is overdue
@@ -139,13 +139,13 @@ def begin(draft: Draft, command: BeginDrill) -> None:
             source=Source.POINT,
         ),
     )
-    draft.forget_old_runs(host)
+    turns.forget_old_runs(draft, host)
     if vault.phase is Phase.ASLEEP:
-        draft.open_window([run], Kind.DRILL)
+        phases.open_window(draft, [run], Kind.DRILL)
     else:
-        draft.join(run)
+        turns.join(draft, run)
     draft.change_slot(host, drill_tried_at=draft.now)
-    draft.see_to_volumes()
+    see_to_volumes(draft)
     draft.facts.append(RunStarted(run=run, queued=False))
     draft.reasons.append(f"drill {run.run_id} of {host}'s {point.snapshot_id}")
 
@@ -173,7 +173,8 @@ def _answered(draft: Draft, run: Run) -> None:
     if checked is None:
         return
     proven = checked.state in (DrillState.PASSED, DrillState.UNPROVEN)
-    draft.end(run, Outcome.COMPLETE if proven else Outcome.FAILED, f"{checked.state}: {checked.detail}".rstrip(": "))
+    reason = f"{checked.state}: {checked.detail}".rstrip(": ")
+    turns.end(draft, run, Outcome.COMPLETE if proven else Outcome.FAILED, reason)
 
 
 def recorded(draft: Draft, command: DrillRecorded) -> None:

@@ -11,7 +11,7 @@ from typing import assert_never
 
 from msgspec.structs import replace
 
-from chalicelib import points
+from chalicelib import points, turns
 from chalicelib.commands import (
     Command,
     Observe,
@@ -37,7 +37,7 @@ from chalicelib.model import (
     Source,
     Vault,
 )
-from chalicelib.operated import holds_more
+from chalicelib.tending import holds_more
 
 ABSENT_FOR = timedelta(minutes=1)  # far longer than attaching takes
 STAYS_AFTER = timedelta(minutes=30)
@@ -95,7 +95,7 @@ def _make_room(draft: Draft, restore: Run, wanted: dict[str, Run]) -> None:
     drill = next((run for run in wanted.values() if run.kind is Kind.DRILL), None)
     leaving = any(volume.leaving_at for volume in draft.vault.point_volumes.values())
     if drill and drill.host in draft.vault.point_volumes and not leaving:
-        draft.end(drill, Outcome.ABANDONED, f"restore {restore.run_id} of {restore.host} needs its place")
+        turns.end(draft, drill, Outcome.ABANDONED, f"restore {restore.run_id} of {restore.host} needs its place")
         _change(draft, draft.vault.point_volumes[drill.host], leaving_at=draft.now)
 
 
@@ -181,7 +181,7 @@ def _refused_by_agent(draft: Draft, run: Run, restore: Restoring) -> None:
         return
     why = f"the vault could not mount it: {seen.detail or seen.state}"
     if seen.state == "refused":
-        draft.fail_restore(run, why, unfit=True)
+        turns.fail_restore(draft, run, why, unfit=True)
     elif volume.trouble != why:
         _change(draft, volume, trouble=why)
 
@@ -211,7 +211,7 @@ def take_answer(
                 _change(draft, volume, trouble=reason)
                 run = points.wanted(draft.vault).get(command.host)
                 if run and final:
-                    draft.fail_restore(run, reason)
+                    turns.fail_restore(draft, run, reason)
         case PointVolumeGone():
             if volume and ours and volume.leaving_at:
                 rest = {name: other for name, other in draft.vault.point_volumes.items() if name != command.host}

@@ -5,7 +5,8 @@ derived again from the saved vault and what EC2 says (`Observe`), so whatever is
 the next command or sweep. `claim_until` says how long the one who saved an effect has the sole right to
 carry it out; it is longer than any of our Lambdas may run.
 
-This file says what each command does in each phase; the steps that they share are in draft.py.
+This file says what each command does in each phase; the steps that they share are in phases.py, turns.py and
+tending.py, and change the Draft of draft.py.
 """
 
 from datetime import datetime, timedelta
@@ -13,7 +14,7 @@ from typing import assert_never
 
 from msgspec.structs import replace
 
-from chalicelib import budget, drills, lending, volumes
+from chalicelib import budget, drills, lending, phases, turns, volumes
 from chalicelib.commands import (
     AgentEnrolled,
     BeginDrill,
@@ -70,6 +71,7 @@ from chalicelib.model import (
     Vault,
 )
 from chalicelib.operated import operated, see_to_retired
+from chalicelib.tending import enlarge, see_to_volumes
 
 AT_REST = (InstanceState.STOPPED, InstanceState.TERMINATED, InstanceState.GONE)
 LOST = (InstanceState.TERMINATED, InstanceState.SHUTTING_DOWN, InstanceState.GONE)
@@ -81,7 +83,7 @@ def decide(vault: Vault, command: Command, now: datetime, policy: Policy) -> Dec
     Raises the facts of errors.py that refuse a command; the vault is then unchanged.
     """
     draft = Draft(vault=vault, now=now, policy=policy)
-    draft.end_overdue_runs()
+    phases.end_overdue_runs(draft)
     match command:
         case Start():
             _start(draft, command)
@@ -93,7 +95,7 @@ def decide(vault: Vault, command: Command, now: datetime, policy: Policy) -> Dec
             _observe(draft, state)
         case WakeFailed(reason=reason):
             if draft.vault.phase is Phase.WAKING:
-                draft.fault(reason)
+                phases.fault(draft, reason)
         case LaunchIntended(launch=launch):
             if draft.vault.awake and draft.vault.launch is None and draft.vault.instance_id is None:
                 draft.change(launch=launch)
@@ -124,7 +126,7 @@ def decide(vault: Vault, command: Command, now: datetime, policy: Policy) -> Dec
             drills.recorded(draft, command)
         case _:
             operated(draft, command)
-    draft.close_if_idle()
+    phases.close_if_idle(draft)
     lending.see_to_point_volumes(draft, command)
     return draft.decision()
 
@@ -135,7 +137,7 @@ def _place(draft: Draft, host: str, slot: Slot) -> None:
         # It is back: a volume that is to be deleted stays behind and is not what it comes back to.
         draft.change(retired={name: other for name, other in draft.vault.retired.items() if name != host})
     draft.change(hosts={**draft.vault.hosts, host: slot})
-    draft.see_to_volumes()
+    see_to_volumes(draft)
 
 
 def _start(draft: Draft, command: Start) -> None:
@@ -156,18 +158,18 @@ def _start(draft: Draft, command: Start) -> None:
         lease_until=draft.after(draft.policy.lease_seconds),
         restore=lending.restoring(draft.vault, command.host, command.point) if command.point else None,
     )
-    draft.forget_old_runs(command.host)
+    turns.forget_old_runs(draft, command.host)
     for old in _live_runs_of(draft.vault, command.host):
         if old.kind is not Kind.DRILL:
             old = replace(old, superseded_by=run.run_id)  # noqa: PLW2901
-            draft.end(old, Outcome.ABANDONED, f"superseded by {run.run_id}")
+            turns.end(draft, old, Outcome.ABANDONED, f"superseded by {run.run_id}")
         elif run.kind is Kind.RESTORE:  # of which it has the host's one volume
-            draft.end(old, Outcome.ABANDONED, f"restore {run.run_id} of its host came first")
+            turns.end(draft, old, Outcome.ABANDONED, f"restore {run.run_id} of its host came first")
     match draft.vault.phase:
         case Phase.ASLEEP:
-            draft.open_window([run], run.kind)
+            phases.open_window(draft, [run], run.kind)
         case Phase.WAKING | Phase.OPEN | Phase.FAULTED:
-            draft.join(run)
+            turns.join(draft, run)
         case Phase.CLOSING | Phase.SEALING:
             budget.ceiling(draft.vault, run.kind, draft.now, draft.policy)
             draft.change(queued={**draft.vault.queued, run.run_id: run})
@@ -176,7 +178,7 @@ def _start(draft: Draft, command: Start) -> None:
     queued = run.run_id in draft.vault.queued
     if command.kind is Kind.BACKUP:
         draft.change_slot(command.host, last_started_at=draft.now)
-    draft.see_to_volumes()
+    see_to_volumes(draft)
     draft.facts.append(RunStarted(run=run, queued=queued))
     draft.reasons.append(f"run {run.run_id} of {run.host} {'queued' if queued else 'joined'}")
 
@@ -194,7 +196,7 @@ def _finish(draft: Draft, command: Finish) -> None:
         raise RunSuperseded(run.run_id, run.superseded_by)
     if run.live:
         reason = "the host said so" if command.exit_code == 0 else f"exit code {command.exit_code}"
-        draft.end(run, command.outcome, reason, exit_code=command.exit_code, stats=command.stats)
+        turns.end(draft, run, command.outcome, reason, exit_code=command.exit_code, stats=command.stats)
     else:
         draft.reasons.append(f"run {run.run_id} had ended")
 
@@ -329,7 +331,7 @@ def _launched(draft: Draft, instance_id: str) -> None:
     draft.claim()  # EC2's describe may not know it yet: until then `gone` means nothing
     draft.reasons.append(f"launched {instance_id}")
     if draft.vault.phase is Phase.CLOSING:
-        draft.stop_instance()
+        phases.stop_instance(draft)
 
 
 def _observe(draft: Draft, state: InstanceState | None) -> None:
@@ -344,15 +346,15 @@ def _observe(draft: Draft, state: InstanceState | None) -> None:
             if vault.retry_at and draft.now >= vault.retry_at and not stopping and draft.needed:
                 if state in LOST:
                     draft.forget_instance()
-                draft.wake_again("retrying after a failed wake")
+                phases.wake_again(draft, "retrying after a failed wake")
         case Phase.OPEN:
             if state in AT_REST and vault.instance_id:
                 if state in LOST:
                     draft.forget_instance()
                 if draft.needed:
-                    draft.wake_again(f"the instance is {state} in the middle of its window")
+                    phases.wake_again(draft, f"the instance is {state} in the middle of its window")
                 else:
-                    draft.close(f"the instance is {state}, and nobody is pushing")
+                    phases.close(draft, f"the instance is {state}, and nobody is pushing")
             else:
                 draft.effects.append(SetIngress(addresses=draft.addresses()))
                 if vault.agent and _absent(vault, vault.agent.mounts):
@@ -361,10 +363,10 @@ def _observe(draft: Draft, state: InstanceState | None) -> None:
             _observe_closing(draft, state)
         case Phase.SEALING:
             if not draft.claimed:
-                draft.seal_again()
+                phases.seal_again(draft)
         case phase:
             assert_never(phase)
-    draft.see_to_volumes(running=state is InstanceState.RUNNING)
+    see_to_volumes(draft, running=state is InstanceState.RUNNING)
 
 
 def _observe_asleep(draft: Draft, state: InstanceState | None) -> None:
@@ -384,7 +386,7 @@ def _observe_asleep(draft: Draft, state: InstanceState | None) -> None:
         draft.effects.append(MakePoints(points=tuple(vault.owed_points.values())))
     if any(slot.volume_id for slot in vault.hosts.values()):
         draft.effects.append(FindVolumes())
-    draft.enlarge()
+    enlarge(draft)
     see_to_retired(draft, state)
 
 
@@ -392,13 +394,13 @@ def _observe_waking(draft: Draft, state: InstanceState | None) -> None:
     woken_at = draft.window.woken_at or draft.now
     waited = (draft.now - woken_at).total_seconds()
     if waited >= draft.policy.wake_timeout_seconds:
-        draft.fault(f"no report from the machine in {int(waited)} s; EC2 says {state or 'nothing'}")
+        phases.fault(draft, f"no report from the machine in {int(waited)} s; EC2 says {state or 'nothing'}")
     elif not draft.claimed and (draft.vault.instance_id is None or state in AT_REST):
         # Whoever was to wake it died, or the machine did: while booting, or before it was recorded.
         if state in LOST and draft.vault.instance_id:
             draft.forget_instance()
         draft.reasons.append(f"waking, and EC2 says {state or 'nothing'}")
-        draft.wake()
+        phases.wake(draft)
 
 
 def _observe_closing(draft: Draft, state: InstanceState | None) -> None:
@@ -407,11 +409,11 @@ def _observe_closing(draft: Draft, state: InstanceState | None) -> None:
     if state in AT_REST and not unsure:
         if state in LOST:
             draft.forget_instance()
-        draft.stopped()
+        phases.stopped(draft)
     elif not draft.claimed:
         # Also when the lookup failed (None): a vault is stopped on time, whatever else is broken.
         draft.claim()
-        draft.stop_instance()
+        phases.stop_instance(draft)
 
 
 def _push_judged(draft: Draft, command: PushJudged) -> None:
@@ -450,7 +452,7 @@ def _points_made(draft: Draft, snapshots: dict[str, str]) -> None:
     draft.change(pending_points=pending, owed_points=owed)
     if window and draft.vault.phase is Phase.SEALING:
         draft.change_window(points=points)
-        draft.seal()
+        phases.seal(draft)
 
 
 def _point_settled(draft: Draft, snapshot_id: str, state: PointState) -> None:

@@ -4,7 +4,7 @@ from typing import assert_never
 
 from msgspec.structs import replace
 
-from chalicelib import budget
+from chalicelib import budget, phases, turns
 from chalicelib.commands import (
     GrowthPostponed,
     Hold,
@@ -22,7 +22,8 @@ from chalicelib.draft import Draft
 from chalicelib.effects import Terminate
 from chalicelib.errors import UnknownHost, VaultBusy, VolumeHoldsMore
 from chalicelib.facts import Retired, VolumeGone, VolumeGrown
-from chalicelib.model import InstanceState, Kind, Outcome, Phase, PointState, Resting, RestorePoint, Slot, Vault
+from chalicelib.model import InstanceState, Kind, Outcome, Phase, Resting, RestorePoint, Slot, Vault
+from chalicelib.tending import holds_more, let_go, see_to_volumes
 
 # What a volume is deleted for that was never pushed to: there is no snapshot of it, and nothing to lose.
 NOTHING_THERE = "nothing"
@@ -51,7 +52,7 @@ def operated(draft: Draft, command: Operated) -> None:
             _accept(draft, host)
         case KeyRevoked(host=host):
             _known(draft.vault, host)
-            draft.end_runs_of(host, "its key was revoked")
+            turns.end_runs_of(draft, host, "its key was revoked")
             draft.change(hosts={**draft.vault.hosts, host: draft.vault.hosts[host].with_key("")})
             draft.reasons.append(f"the key of {host} is worthless")
         case HostRetired():
@@ -130,7 +131,7 @@ def _retire(draft: Draft, command: HostRetired) -> None:
             raise VolumeHoldsMore(host, why)
         holds_all = command.newest and command.newest.snapshot_id
         slot = replace(slot, doomed=holds_all or NOTHING_THERE)
-    draft.end_runs_of(host, "the host was retired")
+    turns.end_runs_of(draft, host, "the host was retired")
     if host in draft.vault.hosts:
         if host in draft.vault.retired:
             # The volume of its life before is still there, on its way out; there is one place for it.
@@ -142,33 +143,6 @@ def _retire(draft: Draft, command: HostRetired) -> None:
     slot = replace(slot.with_key(""), wanted_gib=0, rests_as="" if slot.volume_id else slot.rests_as)
     draft.change(retired={**draft.vault.retired, host: slot})
     see_to_retired(draft, None)
-
-
-def holds_more(vault: Vault, slot: Slot, host: str, newest: RestorePoint | None) -> str | None:
-    """Why the volume may hold what its newest restore point does not; None when that is sure to hold it all."""
-    if is_under_way(vault, host):
-        return "a snapshot of it is under way, or is about to be made"
-    # An older version did not record pushes: then it is no earlier than its last start.
-    pushed_at = slot.pushed_at or slot.last_started_at
-    if newest is None:
-        return "it has no restore point that can be relied on" if pushed_at or slot.committed else None
-    if not newest.complete or newest.state is not PointState.COMPLETED:
-        return f"the newest, {newest.snapshot_id}, is not a completed one of a complete run"
-    if newest.volume_id != slot.volume_id and newest.snapshot_id != slot.made_of:
-        return f"the newest, {newest.snapshot_id}, is of another volume"
-    if pushed_at and (newest.made_at is None or newest.made_at <= pushed_at):
-        return f"the newest, {newest.snapshot_id}, is older than the last push ({pushed_at:%Y-%m-%dT%H:%M:%SZ})"
-    if slot.committed and slot.committed != newest.run_id:
-        return f"the newest, {newest.snapshot_id}, is not of the run that the volume holds"
-    return None
-
-
-def is_under_way(vault: Vault, host: str) -> bool:
-    """A restore point of this host is being made, or will be when the window ends."""
-    if any(point.host == host for point in (*vault.pending_points.values(), *vault.owed_points.values())):
-        return True
-    runs = vault.window.runs.values() if vault.window else ()
-    return any(run.host == host and (run.pushed or run.committed_at) for run in runs)
 
 
 def _detached(draft: Draft, host: str, volume_id: str) -> None:
@@ -196,7 +170,7 @@ def see_to_retired(draft: Draft, state: InstanceState | None) -> None:
     """Retired hosts' volumes leave a machine at rest, and those that were asked away are deleted then."""
     if draft.vault.phase is Phase.ASLEEP:
         for host, slot in draft.vault.retired.items():
-            draft.let_go(host, slot, slot.doomed, state)
+            let_go(draft, host, slot, slot.doomed, state)
 
 
 # --- the machine ----------------------------------------------------------------------------------------
@@ -205,30 +179,30 @@ def see_to_retired(draft: Draft, state: InstanceState | None) -> None:
 def _hold(draft: Draft, seconds: int) -> None:
     match draft.vault.phase:
         case Phase.ASLEEP:
-            draft.open_window([], Kind.RESTORE)
-            draft.hold(seconds)
+            phases.open_window(draft, [], Kind.RESTORE)
+            phases.hold(draft, seconds)
         case Phase.WAKING | Phase.OPEN | Phase.FAULTED:
-            draft.hold(seconds)
+            phases.hold(draft, seconds)
         case Phase.CLOSING | Phase.SEALING:
             budget.ceiling(draft.vault, Kind.RESTORE, draft.now, draft.policy)
             draft.change(hold_until=draft.after(seconds))
             draft.reasons.append("it wakes again for the hold")
         case phase:
             assert_never(phase)
-    draft.see_to_volumes()
+    see_to_volumes(draft)
 
 
 def _release(draft: Draft, *, cut: bool) -> None:
     draft.change(hold_until=None)
     if draft.vault.window:
-        draft.end_hold()
+        phases.end_hold(draft)
     if cut:
         runs = [*(draft.vault.window.runs.values() if draft.vault.window else ()), *draft.vault.queued.values()]
         for run in runs:
             if run.live:
-                draft.end(run, Outcome.CUT, "an operator put the vault to sleep")
+                turns.end(draft, run, Outcome.CUT, "an operator put the vault to sleep")
     if draft.vault.awake and not draft.needed:
-        draft.close("an operator put the vault to sleep")  # at once: it does not linger for anyone
+        phases.close(draft, "an operator put the vault to sleep")  # at once: it does not linger for anyone
 
 
 def _rebuild(draft: Draft) -> None:

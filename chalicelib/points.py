@@ -1,12 +1,23 @@
-"""Restore points in use: which a vault's restore runs need, where their data come from, and whether they are there.
+"""Restore points: which are made of a window, and which are in use: needed by restore runs, and there or not.
 
-Pure; shared by the decisions (lending.py, draft.py), the documents, and whoever wants to delete a restore point.
+Pure; shared by the decisions (lending.py, turns.py, phases.py), the documents, and whoever wants to delete one.
 """
 
 from collections.abc import Iterable, Mapping
 from datetime import datetime
 
-from chalicelib.model import MAX_VOLUMES, Phase, PointState, RestorePoint, Restoring, Run, Source, Vault
+from chalicelib.model import (
+    MAX_VOLUMES,
+    Kind,
+    Phase,
+    PointState,
+    RestorePoint,
+    Restoring,
+    Run,
+    Source,
+    Vault,
+    Window,
+)
 
 
 def in_use(vaults: Iterable[Vault]) -> frozenset[str]:
@@ -73,3 +84,28 @@ def free_place(vault: Vault) -> int | None:
         return None
     taken = {volume.place for volume in vault.point_volumes.values()}
     return min(set(range(MAX_VOLUMES)) - taken)
+
+
+def to_make(vault: Vault, window: Window) -> dict[str, RestorePoint]:
+    """One restore point for each host that pushed: of its newest whole run, else of its newest run."""
+    points: dict[str, RestorePoint] = {}
+    pushed = [r for r in window.runs.values() if r.kind is Kind.BACKUP and (r.pushed or r.committed_at)]
+    for run in sorted(pushed, key=lambda r: (r.whole, r.started_at)):
+        slot = vault.slot(run.host)
+        mount = vault.agent.mounts.get(run.host) if vault.agent else None
+        if slot and slot.volume_id and run.outcome:
+            points[run.host] = RestorePoint(
+                host=run.host,
+                vault_id=vault.vault_id,
+                window_id=window.window_id,
+                volume_id=slot.volume_id,
+                run_id=run.run_id,
+                run_started_at=run.started_at,
+                outcome=run.outcome,
+                complete=run.whole,
+                volume_gib=slot.size_gib,
+                used_bytes=mount.used_bytes if mount and mount.volume_id == slot.volume_id else None,
+                change=slot.changed,
+                uncounted=slot.uncounted,
+            )
+    return points

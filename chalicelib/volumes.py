@@ -2,7 +2,7 @@
 
 A host rests as a snapshot while `rests_as` names one and there is no volume. It comes to that in two ways: an operator
 wants it (`resting`), and the volume was deleted for a snapshot that is proven to hold all that it did; or somebody
-deleted the volume. Either way the next backup's start makes a volume of that snapshot: draft.see_to_volumes.
+deleted the volume. Either way the next backup's start makes a volume of that snapshot: tending.see_to_volumes.
 """
 
 from datetime import timedelta
@@ -14,7 +14,8 @@ from chalicelib.commands import Rest, SnapshotMissing, VolumeDeleted, VolumeMade
 from chalicelib.draft import Draft
 from chalicelib.facts import PointFailed, VolumeLost, VolumeRemade, VolumeRested
 from chalicelib.model import Phase, PointState, Resting, RestorePoint, Slot, Source
-from chalicelib.operated import holds_more, operated
+from chalicelib.operated import operated
+from chalicelib.tending import holds_more, let_go, see_to_volumes
 
 # EC2 says for a while that it does not know what it has just made, "up to about five minutes":
 # https://docs.aws.amazon.com/ec2/latest/devguide/eventual-consistency.html
@@ -55,7 +56,7 @@ def _made(draft: Draft, command: VolumeMade) -> None:
             draft.change(retired={**draft.vault.retired, host: has})
         if has.made_of:
             draft.facts.append(VolumeRemade(host=host, volume_id=command.volume_id, snapshot_id=has.made_of))
-    draft.see_to_volumes()
+    see_to_volumes(draft)
 
 
 # --- let go ---------------------------------------------------------------------------------------------
@@ -73,7 +74,7 @@ def _rest(draft: Draft, command: Rest) -> None:
         return
     draft.change_slot(command.host, rests_as=newest.snapshot_id)
     draft.reasons.append(f"all that the volume of {command.host} holds is in {newest.snapshot_id}")
-    draft.let_go(command.host, slot, newest.snapshot_id, command.state)
+    let_go(draft, command.host, slot, newest.snapshot_id, command.state)
 
 
 def _why_it_stays(draft: Draft, slot: Slot, command: Rest) -> str | None:
@@ -96,7 +97,7 @@ def _rested(draft: Draft, command: VolumeDeleted) -> None:
     slot = draft.vault.hosts.get(command.host)
     if slot and slot.volume_id == command.volume_id:
         _rests(draft, command.host, slot, command.snapshot_id)
-        draft.see_to_volumes()
+        see_to_volumes(draft)
 
 
 def _rests(draft: Draft, host: str, slot: Slot, snapshot_id: str) -> None:
@@ -138,7 +139,7 @@ def _missing(draft: Draft, command: VolumesMissing) -> None:
             draft.reasons.append(f"EC2 does not know {slot.volume_id}, the volume of {host}")
         elif draft.now - since >= (LOST_AFTER if slot.attached_to else NEVER_SEEN_FOR):
             _lost(draft, host, slot.volume_id, command.points.get(host))
-    draft.see_to_volumes()
+    see_to_volumes(draft)
 
 
 def _snapshot_missing(draft: Draft, command: SnapshotMissing) -> None:
@@ -147,7 +148,7 @@ def _snapshot_missing(draft: Draft, command: SnapshotMissing) -> None:
     ours = slot and slot.volume_id is None and slot.rests_as == command.snapshot_id
     if ours and not (command.point and command.point.snapshot_id == command.snapshot_id):
         _lost(draft, command.host, command.snapshot_id, command.point)
-        draft.see_to_volumes()
+        see_to_volumes(draft)
 
 
 def _lost(draft: Draft, host: str, what: str, point: RestorePoint | None) -> None:
