@@ -160,12 +160,22 @@ def alert_of(fact: Fact) -> tuple[str, str] | None:
                 f"at once.\nSee what there is: `vaultctl restore-points {host}`. If {host} itself may be in the wrong "
                 "hands, read docs/runbooks/drill-failed.md before its next backup.",
             )
-        case DrillEnded(host=host, drill=drill) if drill.state is DrillState.UNPROVEN and not drill.repeats:
+        case DrillEnded(host=host, drill=drill) if drill.first_bare and drill.manifest_lost:
+            return (
+                f"nightvault: {host} pushes no manifest any more",
+                f"The drill of {drill.point_id} of {host}, made {drill.taken_at:%Y-%m-%dT%H:%M:%SZ}, found no manifest "
+                f"in it; the last that had one is of {drill.manifest_taken_at:%Y-%m-%dT%H:%M:%SZ}. Either {host} "
+                "cannot sign any more, or somebody has left the manifest out, so that nobody sees what "
+                f"else has changed.\n`nightvault doctor` on {host} says whether it can sign. If it can, or cannot be "
+                "asked: docs/runbooks/drill-failed.md. This is told once.",
+            )
+        case DrillEnded(host=host, drill=drill) if drill.first_bare:
             return (
                 f"nightvault: the restore points of {host} cannot be proven",
                 f"The drill of {drill.point_id} of {host} found no manifest in it: {host} pushes without "
                 "one, since its nightvault is too old, or its ssh-keygen is (OpenSSH 8.1 is needed).\n"
-                f"Bring it up to date; until then no restore point of {host} can be proven. This is told once.",
+                f"`nightvault doctor` on {host} says what it lacks; until then no restore point of {host} can be "
+                "proven, and it always keeps its volume. This is told once.",
             )
         case (
             RunStarted()

@@ -193,7 +193,14 @@ def outcome(run: Run, before: Drill | None) -> Drill:
         raise AssertionError("a drill that is over has a restore point and an end")
     said = checked is not None and checked.state is not DrillState.CHECKING
     state = checked.state if checked and said else DrillState.ERROR
-    judged = state in (DrillState.PASSED, DrillState.FAILED)
+    signed, bare = (before.manifest_taken_at, before.bare_taken_at) if before else (None, None)
+    known_bare = bare
+    if state is DrillState.PASSED or (checked and checked.total_bytes):
+        signed = max(signed or restore.taken_at, restore.taken_at)
+        bare = bare if bare and bare > signed else None
+    elif state is DrillState.UNPROVEN and (signed is None or restore.taken_at > signed):
+        bare = bare or restore.taken_at
+    judged = state in (DrillState.PASSED, DrillState.FAILED) or (state is DrillState.UNPROVEN and signed is None)
     failed = before.failed_taken_at if before else None
     if state is DrillState.FAILED:
         failed = max(failed or restore.taken_at, restore.taken_at)
@@ -212,5 +219,7 @@ def outcome(run: Run, before: Drill | None) -> Drill:
         total_bytes=checked.total_bytes if checked else 0,
         judged_at=run.ended_at if judged else before.judged_at if before else None,
         failed_taken_at=failed,
-        repeats=before.repeats + 1 if before and before.state is state else 0,
+        manifest_taken_at=signed,
+        bare_taken_at=bare,
+        first_bare=bare is not None and known_bare is None,
     )

@@ -37,7 +37,9 @@ BUDGETS_SPENT = Metric("BudgetsSpent", "Count")  # a vault has no awake time lef
 RESTORE_READY_SECONDS = Metric("RestoreReadySeconds", "Seconds")  # from a restore's start until it can be pulled
 RESTORES_FAILED = Metric("RestoresFailed", "Count")  # the vault could not give a restore its data
 DRILLS_PASSED = Metric("DrillsPassed", "Count")
-DRILLS_FAILED = Metric("DrillsFailed", "Count")  # a restore point is not what its host pushed
+DRILLS_FAILED = Metric(
+    "DrillsFailed", "Count"
+)  # a restore point is not what its host pushed, or has no manifest any more
 DRILL_OVERDUE = Metric("DrillOverdue", "Count")  # hosts without a proof for 30 days; only while there are any
 UNEXPECTED_HOST_KEYS = Metric("UnexpectedHostKeys", "Count")
 FAULTS = Metric("Faults", "Count")

@@ -193,7 +193,7 @@ class PowertoolsTelemetry:
         )
         if drill.state is DrillState.PASSED:
             self._measure(metrics.DRILLS_PASSED, 1, host=host)
-        elif drill.state is DrillState.FAILED:
+        elif drill.state is DrillState.FAILED or (drill.state is DrillState.UNPROVEN and drill.manifest_lost):
             self._measure(metrics.DRILLS_FAILED, 1, host=host)
 
     def _retention(self, fact: PointDropped | PointSpared | PointDeleted | PointNotDeleted) -> None:

@@ -155,7 +155,7 @@ ALARMS = (
     ),
     Alarm(
         name="drill-failed",
-        what="A restore point is not what its host pushed: a drill compared every byte.",
+        what="A restore point is not what its host pushed, or came without the manifest that earlier ones had.",
         first="read nightvault's own mail, which says which; `vaultctl restore-points HOST` shows the sound ones.",
         metric=metrics.DRILLS_FAILED,
         statistic="Sum",

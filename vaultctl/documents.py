@@ -26,6 +26,8 @@ class Drill(Struct, frozen=True, kw_only=True):
     seconds: int = 0
     files: int = 0
     checked_bytes: int = 0
+    unprovable: bool = False
+    manifest_lost: bool = False
 
 
 class Host(Struct, frozen=True, kw_only=True):

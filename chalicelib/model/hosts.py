@@ -23,8 +23,10 @@ class LastBackup(Struct, frozen=True, kw_only=True):
 class Drill(Struct, frozen=True, kw_only=True):
     """What came of a host's last drill. Sizes in bytes.
 
-    `judged_at`: when one last passed or failed. `failed_taken_at`: when the point was made that failed, until a
-    newer one passes; until then the host's pushes compare every byte.
+    `judged_at`: when one last passed or failed; of a host whose pushes never had a manifest, when one last said so.
+    `failed_taken_at`: when the point was made that failed, until a newer one passes; until then the host's pushes
+    compare every byte. `manifest_taken_at`: when the newest point was made that had a manifest. `bare_taken_at`: when
+    the first one without was made, until a newer one has one.
     """
 
     run_id: str
@@ -39,11 +41,23 @@ class Drill(Struct, frozen=True, kw_only=True):
     total_bytes: int = 0
     judged_at: datetime | None = None
     failed_taken_at: datetime | None = None
-    repeats: int = 0  # how many drills before it ended in the same state, without another between
+    manifest_taken_at: datetime | None = None
+    bare_taken_at: datetime | None = None
+    first_bare: bool = False  # it is the one that found this: told once
 
     @property
     def seconds(self) -> int:
         return int((self.at - self.begun_at).total_seconds())
+
+    @property
+    def unprovable(self) -> bool:
+        """No point ever had a manifest: its host's OpenSSH, or its nightvault, is too old to make one."""
+        return self.bare_taken_at is not None and self.manifest_taken_at is None
+
+    @property
+    def manifest_lost(self) -> bool:
+        """The newest point has no manifest, though earlier ones had: somebody may have left it out."""
+        return self.bare_taken_at is not None and self.manifest_taken_at is not None
 
 
 class Host(Struct, frozen=True, kw_only=True):
@@ -75,7 +89,7 @@ class Host(Struct, frozen=True, kw_only=True):
         return self.points_since and max(self.points_since, self.enrolled_at)
 
     def drill_overdue(self, now: datetime) -> bool:
-        """For 30 days a restore point could be drilled, and none was proven good or bad. Never for a retired host."""
+        """For 30 days a restore point could be drilled, and none was judged. Never for a retired host."""
         if self.retired_at or self.drillable_since is None:
             return False
         judged_at = self.drill.judged_at if self.drill else None

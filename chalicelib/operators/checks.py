@@ -382,11 +382,29 @@ def _drills(facts: Facts) -> Iterator[Finding]:
                 remedy=f"docs/runbooks/drill-failed.md; the next backup of {host.name} compares every byte",
                 resource=host.name,
             )
+        if drill and drill.manifest_lost and not host.retired_at:
+            yield Finding(
+                level="wrong",
+                what=f"{host.name} pushes no manifest any more: its restore points from"
+                f" {drill.bare_taken_at:%Y-%m-%dT%H:%M:%SZ} on cannot be proven, those before could",
+                remedy=f"`nightvault doctor` on {host.name} says whether it can sign; if it can, somebody has left it"
+                " out: docs/runbooks/drill-failed.md",
+                resource=host.name,
+            )
+        if drill and drill.unprovable and not host.retired_at:
+            yield Finding(
+                level="warning",
+                what=f"no restore point of {host.name} can be proven: it pushes no manifest (OpenSSH before 8.1, or an"
+                " old nightvault)",
+                remedy=f"`nightvault doctor` on {host.name} says what it lacks; when that is there: back up once, then"
+                f" `vaultctl drill {host.name}`",
+                resource=host.name,
+            )
         if host.drill_overdue(facts.now):
             last = f"the last drill said: {drill.state} {drill.detail}".rstrip() if drill else "there was no drill"
             yield Finding(
                 level="warning",
-                what=f"no restore point of {host.name} was proven for 30 days; {last}",
+                what=f"no restore point of {host.name} was judged for 30 days; {last}",
                 remedy=f"docs/runbooks/drill-overdue.md; `vaultctl drill {host.name}` begins one now",
                 resource=host.name,
             )

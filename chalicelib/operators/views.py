@@ -127,7 +127,7 @@ class VaultView(Struct, frozen=True, kw_only=True):
 
 
 class DrillView(Struct, frozen=True, kw_only=True):
-    """DRILL: what came of a host's last one. `judged_at`: when one last passed or failed."""
+    """DRILL: what came of a host's last one; of which points had a manifest, all of them."""
 
     run_id: str
     point_id: str
@@ -141,6 +141,8 @@ class DrillView(Struct, frozen=True, kw_only=True):
     checked_bytes: int
     total_bytes: int
     judged_at: datetime | None
+    unprovable: bool = False
+    manifest_lost: bool = False
 
 
 class HostView(Struct, frozen=True, kw_only=True):
@@ -314,6 +316,8 @@ def drill_view(drill: Drill) -> DrillView:
         checked_bytes=drill.checked_bytes,
         total_bytes=drill.total_bytes,
         judged_at=drill.judged_at,
+        unprovable=drill.unprovable,
+        manifest_lost=drill.manifest_lost,
     )
 
 

@@ -195,6 +195,19 @@ def test_a_drill_that_failed_or_is_overdue(shared: Lived, *, overdue: bool) -> N
     assert found(replace(seen, hosts=hosts)) == {"drills": ("warning" if overdue else "wrong", "h0")}
 
 
+@pytest.mark.parametrize("signed", [False, True])
+def test_pushes_without_a_manifest(shared: Lived, *, signed: bool) -> None:
+    """A host that cannot sign, and one that did."""
+    seen = shared.facts()
+    at = seen.now - timedelta(days=1)
+    drill = Drill(
+        run_id="d", point_id="snap-1", taken_at=at, state=DrillState.UNPROVEN, begun_at=at, at=at, judged_at=at
+    )
+    drill = replace(drill, bare_taken_at=at, manifest_taken_at=at - timedelta(days=1) if signed else None)
+    hosts = tuple(replace(host, drill=drill) if host.name == "h0" else host for host in seen.hosts)
+    assert found(replace(seen, hosts=hosts)) == {"drills": ("wrong" if signed else "warning", "h0")}
+
+
 def a_copy(seen: Any, **how: Any) -> Copy:
     """Of the newest restore point of the first host."""
     point = max((p for p in seen.points if p.host == seen.hosts[0].name), key=lambda p: p.made_at)

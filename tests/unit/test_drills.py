@@ -151,12 +151,36 @@ def test_a_drill_that_fails_heals(world: World) -> None:
 
 
 def test_a_point_without_a_manifest_is_told_once(world: World) -> None:
+    """And that is all that a drill can say of a host which cannot sign."""
     point_id = world.backed_up("C", R1)
-    for _ in range(2):
+    for checked in (UNPROVEN, BROKEN, UNPROVEN):
         begun(world)
-        drill = answered(world, UNPROVEN)
-        assert (drill.state, drill.judged_at, fit(world, point_id)) == (DrillState.UNPROVEN, None, None)
-    assert len(world.told.alerts) == 1
+        drill = answered(world, checked)
+        assert (drill.state, fit(world, point_id)) == (checked.state, None)
+        assert (drill.unprovable, drill.manifest_lost) == (True, False)
+        assert (drill.judged_at == drill.at) is (checked is UNPROVEN)
+    assert [subject for subject, _ in world.told.alerts] == ["nightvault: the restore points of C cannot be proven"]
+
+
+def test_a_manifest_that_is_there_no_more(world: World) -> None:
+    """Told once, until a newer point has one; what a drill of an older point says, says nothing of that."""
+    bare, first, second = (world.backed_up("C", run_id) for run_id in (R1, R2, R3))
+
+    def lost(point_id: str, checked: Checked) -> bool:
+        begun(world, point_id=point_id)
+        drill = answered(world, checked)
+        assert not drill.unprovable
+        return drill.manifest_lost
+
+    assert not lost(first, PASSED)
+    assert not lost(bare, UNPROVEN), "before its nightvault knew how"
+    assert world.told.alerts == []
+    for checked in (UNPROVEN, BROKEN, UNPROVEN):
+        assert lost(second, checked)
+        assert [subject for subject, _ in world.told.alerts] == ["nightvault: C pushes no manifest any more"]
+    assert lost(first, PASSED)
+    third = world.backed_up("C", R4)
+    assert not lost(third, PASSED)
 
 
 def test_progress_renews_the_lease_and_nothing_else_does(world: World) -> None:

@@ -490,7 +490,7 @@ def drill(world: MortalWorld, state: DrillState) -> None:
     host = world.store.host("C")
     assert host
     assert host.drill
-    assert (host.drill.point_id, host.drill.state, host.drill.repeats) == (newest.snapshot_id, state, 0)
+    assert (host.drill.point_id, host.drill.state) == (newest.snapshot_id, state)
     fit = {point.snapshot_id: point.marks.fit for point in world.store.points("C")}
     assert fit[newest.snapshot_id] is {DrillState.PASSED: True, DrillState.FAILED: False}.get(state)
     assert any(isinstance(fact, DrillEnded) for fact in world.told.facts)

@@ -64,6 +64,18 @@ def test_what_is_wrong_stands_out_and_only_on_a_terminal() -> None:
     assert "\x1b" not in shown("hosts", terminal=False).out
 
 
+@pytest.mark.parametrize(("said", "state"), [("unprovable", "not provable"), ("manifest_lost", "NO MANIFEST")])
+def test_a_host_whose_pushes_carry_no_manifest(said: str, state: str) -> None:
+    made = answers()
+    (found,) = (each for each in made["hosts"]["hosts"] if each["name"] == "C")
+    found["drill"] |= {"state": "unproven", said: True}
+    canned = Canned(made | {"host": made["host"] | {"host": found}})
+    assert re.search(rf"^C .* {state}$", vaultctl("hosts", invoke=canned, now=lambda: NOW).out, re.MULTILINE)
+    shown = vaultctl("host", "C", invoke=canned, now=lambda: NOW).out
+    assert f"state             {state}\n" in shown
+    assert "`nightvault doctor` on C" in shown
+
+
 def test_a_hostile_reason_does_not_reach_the_terminal() -> None:
     for terminal in (True, False):
         assert "\x1b[2J" not in shown("host", terminal=terminal).out

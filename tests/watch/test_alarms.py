@@ -138,6 +138,34 @@ def test_a_month_without_a_drill(stack: Watched) -> None:
     assert "drill-overdue" not in stack.up
 
 
+def test_a_host_that_never_could_sign_holds_no_alarm_up(stack: Watched) -> None:
+    """Its OpenSSH is too old, say: it is told once, and it is drilled each month all the same."""
+    stack.night(0, "C")
+    for _ in range(2):
+        drill(stack, "C", DrillState.UNPROVEN)
+        stack.world.clock.advance(29 * 86400)
+        stack.minutes(30)
+    assert stack.raised & {"drill-overdue", "drill-failed"} == set()
+    assert len(stack.world.told.alerts) == 1
+    stack.world.clock.advance(2 * 86400)
+    stack.minutes(30)
+    assert "drill-overdue" in stack.up, "nobody has looked at its points for a month"
+
+
+def test_a_host_that_signs_no_more(stack: Watched) -> None:
+    stack.night(0, "C", "H")
+    drill(stack, "C", DrillState.PASSED)
+    stack.night(1, "C", "H")
+    drill(stack, "C", DrillState.UNPROVEN)
+    stack.minutes(30)
+    assert stack.raised == {"drill-failed"}
+    assert "no manifest any more" in stack.world.told.alerts[-1][0]
+    stack.world.clock.advance(29 * 86400)
+    drill(stack, "C", DrillState.UNPROVEN)
+    stack.minutes(30)
+    assert "drill-overdue" in stack.up
+
+
 def test_a_snapshot_that_failed_once(stack: Watched) -> None:
     opened(stack, "C")
     stack.world.commit("C", R(0))

@@ -190,12 +190,16 @@ def _state(each: Host) -> Cell:
         return Cell("OVERDUE", BAD)
     if each.drill and each.drill.state == "failed":
         return Cell("DRILL FAILED", BAD)
+    if each.drill and each.drill.manifest_lost:
+        return Cell("NO MANIFEST", BAD)
     if each.live_run_id:
         return Cell("under way", GOOD)
     if each.kept_since:
         return Cell("HELD", WARN)
     if each.drill_overdue:
         return Cell("drill overdue", WARN)
+    if each.drill and each.drill.unprovable:
+        return Cell("not provable", WARN)
     return Cell("ok", GOOD) if each.last else Cell("no backup yet", WARN)
 
 
@@ -226,7 +230,11 @@ def _drill_facts(here: Session, each: Host) -> list[tuple[str, Cell]]:
     ago = span((here.now() - drilled.at).total_seconds())
     how = f"{drilled.files} files, {gib(drilled.checked_bytes)} in {span(drilled.seconds)}"
     facts = [("last drill", Cell(f"{drilled.state} {ago} ago ({drilled.point_id}): {how}", style))]
-    return [*facts, ("it said", Cell(drilled.detail, style))] if drilled.detail else facts
+    said = drilled.detail
+    if drilled.unprovable or drilled.manifest_lost:
+        since = "any more" if drilled.manifest_lost else "(OpenSSH before 8.1, or an old nightvault)"
+        said = f"{each.name} pushes no manifest {since}; `nightvault doctor` on {each.name} says what it lacks"
+    return [*facts, ("it said", Cell(said, style))] if said else facts
 
 
 def _used(each: Host) -> Cell:
