@@ -65,8 +65,7 @@ def due(slot: Slot, now: datetime, drillable_since: datetime | None = None) -> D
 
 def hindrance(vault: Vault, host: str) -> str | None:
     """Why no drill of this host can begin now, or None. Its budget is another matter."""
-    runs = [*(vault.window.live_runs if vault.window else ()), *vault.queued.values()]
-    mine = [run for run in runs if run.live and run.host == host and run.kind is not Kind.BACKUP]
+    mine = [run for run in vault.live_runs if run.host == host and run.kind is not Kind.BACKUP]
     if vault.phase in (Phase.CLOSING, Phase.SEALING):
         return f"{vault.phase}; try again in some minutes"
     if vault.phase is Phase.ASLEEP and vault.owed_points:
@@ -77,7 +76,7 @@ def hindrance(vault: Vault, host: str) -> str | None:
         return f"still recording the last drill of {host}; try again in a minute"
     if not vault.hosts[host].public_key:
         return f"without a key of {host}, since that was revoked; enrol it again first"
-    if sum(run.live and run.kind is Kind.DRILL for run in runs) >= MOST_AT_ONCE:
+    if sum(run.kind is Kind.DRILL for run in vault.live_runs) >= MOST_AT_ONCE:
         return f"busy with {MOST_AT_ONCE} drills; try again when one is over"
     if points.free_place(vault) is None:
         return "holding as many volumes as its machine takes; try again later"

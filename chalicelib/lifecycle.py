@@ -159,7 +159,9 @@ def _start(draft: Draft, command: Start) -> None:
         restore=lending.restoring(draft.vault, command.host, command.point) if command.point else None,
     )
     turns.forget_old_runs(draft, command.host)
-    for old in _live_runs_of(draft.vault, command.host):
+    for old in draft.vault.live_runs:
+        if old.host != command.host:
+            continue
         if old.kind is not Kind.DRILL:
             old = replace(old, superseded_by=run.run_id)  # noqa: PLW2901
             turns.end(draft, old, Outcome.ABANDONED, f"superseded by {run.run_id}")
@@ -181,11 +183,6 @@ def _start(draft: Draft, command: Start) -> None:
     see_to_volumes(draft)
     draft.facts.append(RunStarted(run=run, queued=queued))
     draft.reasons.append(f"run {run.run_id} of {run.host} {'queued' if queued else 'joined'}")
-
-
-def _live_runs_of(vault: Vault, host: str) -> list[Run]:
-    runs = [*(vault.window.runs.values() if vault.window else ()), *vault.queued.values()]
-    return [run for run in runs if run.live and run.host == host]
 
 
 def _finish(draft: Draft, command: Finish) -> None:

@@ -197,10 +197,8 @@ def _release(draft: Draft, *, cut: bool) -> None:
     if draft.vault.window:
         phases.end_hold(draft)
     if cut:
-        runs = [*(draft.vault.window.runs.values() if draft.vault.window else ()), *draft.vault.queued.values()]
-        for run in runs:
-            if run.live:
-                turns.end(draft, run, Outcome.CUT, "an operator put the vault to sleep")
+        for run in draft.vault.live_runs:
+            turns.end(draft, run, Outcome.CUT, "an operator put the vault to sleep")
     if draft.vault.awake and not draft.needed:
         phases.close(draft, "an operator put the vault to sleep")  # at once: it does not linger for anyone
 

@@ -24,8 +24,7 @@ def in_use(vaults: Iterable[Vault]) -> frozenset[str]:
     """Snapshots that must not be deleted now: a live or waiting run restores them, or a volume is made from them."""
     used: set[str] = set()
     for vault in vaults:
-        runs = (*(vault.window.live_runs if vault.window else ()), *vault.queued.values())
-        used |= {run.restore.point_id for run in runs if run.live and run.restore}
+        used |= {run.restore.point_id for run in vault.live_runs if run.restore}
         used |= {volume.point_id for volume in vault.point_volumes.values()}
     return frozenset(used)
 

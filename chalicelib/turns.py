@@ -56,9 +56,8 @@ def _keep_drill(draft: Draft, run: Run) -> None:
 
 def end_runs_of(draft: Draft, host: str, reason: str) -> None:
     """The live and the waiting ones, by the control plane's will."""
-    runs = [*(draft.vault.window.runs.values() if draft.vault.window else ()), *draft.vault.queued.values()]
-    for run in runs:
-        if run.live and run.host == host:
+    for run in draft.vault.live_runs:
+        if run.host == host:
             end(draft, run, Outcome.ABANDONED, reason)
 
 

@@ -99,6 +99,12 @@ class Vault(Struct, frozen=True, kw_only=True):
         """Kept awake by an operator until then, runs or not; None when it never was in this window."""
         return self.window.held_until if self.window and self.window.held_until else self.hold_until
 
+    @property
+    def live_runs(self) -> tuple[Run, ...]:
+        """In the window under way, then those that wait for the next."""
+        runs = (*(self.window.runs.values() if self.window else ()), *self.queued.values())
+        return tuple(run for run in runs if run.live)
+
     def slot(self, host: str) -> Slot | None:
         """A host's place, also when it was retired."""
         return self.hosts.get(host) or self.retired.get(host)

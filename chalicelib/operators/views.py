@@ -322,9 +322,8 @@ def drill_view(drill: Drill) -> DrillView:
 
 
 def _live_run(vault: Vault, host: str) -> str | None:
-    runs = [*(vault.window.runs.values() if vault.window else ()), *vault.queued.values()]
-    mine = (run for run in runs if run.host == host and run.kind is not Kind.DRILL)
-    return next((run.run_id for run in mine if run.live), None)
+    mine = (run.run_id for run in vault.live_runs if run.host == host and run.kind is not Kind.DRILL)
+    return next(mine, None)
 
 
 def _fills(host: str, history: Iterable[Window]) -> list[tuple[float, int]]:
