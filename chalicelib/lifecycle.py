@@ -22,6 +22,7 @@ from chalicelib.commands import (
     DrillRecorded,
     Finish,
     GroupMade,
+    GrowthPostponed,
     HostPlaced,
     Launched,
     LaunchIntended,
@@ -38,6 +39,8 @@ from chalicelib.commands import (
     SnapshotMissing,
     Start,
     VolumeDeleted,
+    VolumeDetached,
+    VolumeEnlarged,
     VolumeMade,
     VolumesAttached,
     VolumesMissing,
@@ -70,7 +73,7 @@ from chalicelib.model import (
     Slot,
     Vault,
 )
-from chalicelib.operated import operated, see_to_retired
+from chalicelib.operated import operated
 from chalicelib.tending import enlarge, see_to_volumes
 
 AT_REST = (InstanceState.STOPPED, InstanceState.TERMINATED, InstanceState.GONE)
@@ -110,8 +113,10 @@ def decide(vault: Vault, command: Command, now: datetime, policy: Policy) -> Dec
         case VolumesAttached(instance_id=instance_id, hosts=hosts):
             for host in hosts:
                 draft.change_slot(host, attached_to=instance_id, missing_since=None, rests_as="")
-        case VolumeMade() | VolumesMissing() | SnapshotMissing() | Rest() | VolumeDeleted():
-            volumes.came_or_went(draft, command)
+        case VolumeMade() | VolumeEnlarged() | GrowthPostponed() | VolumeDetached() | VolumeDeleted():
+            volumes.take(draft, command)
+        case VolumesMissing() | SnapshotMissing() | Rest():
+            volumes.take(draft, command)
         case PushJudged():
             _push_judged(draft, command)
         case PointsMade(snapshots=snapshots):
@@ -384,7 +389,7 @@ def _observe_asleep(draft: Draft, state: InstanceState | None) -> None:
     if any(slot.volume_id for slot in vault.hosts.values()):
         draft.effects.append(FindVolumes())
     enlarge(draft)
-    see_to_retired(draft, state)
+    volumes.see_to_retired(draft, state)
 
 
 def _observe_waking(draft: Draft, state: InstanceState | None) -> None:

@@ -1,4 +1,4 @@
-"""What operators ask of a vault, and what becomes of retired hosts' volumes. Part of lifecycle.py's `decide`."""
+"""What operators ask of a vault. Part of lifecycle.py's `decide`."""
 
 from typing import assert_never
 
@@ -6,7 +6,6 @@ from msgspec.structs import replace
 
 from chalicelib import budget, phases, turns
 from chalicelib.commands import (
-    GrowthPostponed,
     Hold,
     HostChanged,
     HostRetired,
@@ -14,33 +13,19 @@ from chalicelib.commands import (
     PushesAccepted,
     Rebuild,
     Release,
-    VolumeDeleted,
-    VolumeDetached,
-    VolumeEnlarged,
 )
 from chalicelib.draft import Draft
 from chalicelib.effects import Terminate
 from chalicelib.errors import UnknownHost, VaultBusy, VolumeHoldsMore
-from chalicelib.facts import Retired, VolumeGone, VolumeGrown
-from chalicelib.model import InstanceState, Kind, Outcome, Phase, Resting, RestorePoint, Slot, Vault
-from chalicelib.tending import holds_more, let_go, see_to_volumes
+from chalicelib.facts import Retired
+from chalicelib.model import Kind, Outcome, Phase, Resting, RestorePoint, Slot, Vault
+from chalicelib.tending import holds_more, see_to_volumes
+from chalicelib.volumes import see_to_retired
 
 # What a volume is deleted for that was never pushed to: there is no snapshot of it, and nothing to lose.
 NOTHING_THERE = "nothing"
 
-Operated = (
-    HostChanged
-    | PushesAccepted
-    | KeyRevoked
-    | HostRetired
-    | Hold
-    | Release
-    | Rebuild
-    | VolumeEnlarged
-    | GrowthPostponed
-    | VolumeDetached
-    | VolumeDeleted
-)
+Operated = HostChanged | PushesAccepted | KeyRevoked | HostRetired | Hold | Release | Rebuild
 
 
 def operated(draft: Draft, command: Operated) -> None:
@@ -63,14 +48,6 @@ def operated(draft: Draft, command: Operated) -> None:
             _release(draft, cut=cut)
         case Rebuild():
             _rebuild(draft)
-        case VolumeEnlarged():
-            _enlarged(draft, command)
-        case GrowthPostponed(host=host):
-            draft.change_slot(host, modified_at=draft.now)
-        case VolumeDetached(host=host, volume_id=volume_id):
-            _detached(draft, host, volume_id)
-        case VolumeDeleted(host=host, volume_id=volume_id):
-            _deleted(draft, host, volume_id)
         case _:
             assert_never(command)
 
@@ -138,39 +115,11 @@ def _retire(draft: Draft, command: HostRetired) -> None:
             raise VaultBusy(draft.vault.vault_id, f"still deleting an earlier volume of {host}")
         draft.facts.append(Retired(host=host, volume_id=slot.volume_id, deleting=bool(slot.doomed)))
         draft.reasons.append(f"{host} is retired")
-    draft.change(hosts=_without(draft.vault.hosts, host))
+    draft.change(hosts={name: other for name, other in draft.vault.hosts.items() if name != host})
     # Kept without a volume too: one may be on its way.
     slot = replace(slot.with_key(""), wanted_gib=0, rests_as="" if slot.volume_id else slot.rests_as)
     draft.change(retired={**draft.vault.retired, host: slot})
     see_to_retired(draft, None)
-
-
-def _detached(draft: Draft, host: str, volume_id: str) -> None:
-    slot = draft.vault.retired.get(host)
-    if slot and slot.volume_id == volume_id:
-        draft.change(retired={**draft.vault.retired, host: replace(slot, attached_to=None)})
-        see_to_retired(draft, None)
-    if host in draft.vault.hosts and draft.vault.hosts[host].volume_id == volume_id:
-        draft.change_slot(host, attached_to=None)
-
-
-def _deleted(draft: Draft, host: str, volume_id: str) -> None:
-    slot = draft.vault.retired.get(host)
-    if slot and slot.volume_id == volume_id:
-        draft.change(retired=_without(draft.vault.retired, host))
-        draft.facts.append(VolumeGone(host=host, volume_id=volume_id, snapshot_id=slot.doomed))
-        draft.reasons.append(f"the volume of {host} is deleted")
-
-
-def _without(slots: dict[str, Slot], host: str) -> dict[str, Slot]:
-    return {name: slot for name, slot in slots.items() if name != host}
-
-
-def see_to_retired(draft: Draft, state: InstanceState | None) -> None:
-    """Retired hosts' volumes leave a machine at rest, and those that were asked away are deleted then."""
-    if draft.vault.phase is Phase.ASLEEP:
-        for host, slot in draft.vault.retired.items():
-            let_go(draft, host, slot, slot.doomed, state)
 
 
 # --- the machine ----------------------------------------------------------------------------------------
@@ -211,13 +160,3 @@ def _rebuild(draft: Draft) -> None:
         draft.effects.append(Terminate(instance_id=vault.instance_id))
         draft.reasons.append(f"{vault.instance_id} is given up; the next wake launches a new machine")
     draft.forget_instance()
-
-
-def _enlarged(draft: Draft, command: VolumeEnlarged) -> None:
-    slot = draft.vault.hosts.get(command.host)
-    if slot is None or slot.volume_id != command.volume_id or slot.size_gib >= command.size_gib:
-        return
-    grown = VolumeGrown(host=command.host, volume_id=command.volume_id, from_gib=slot.size_gib, to_gib=command.size_gib)
-    draft.change_slot(command.host, size_gib=command.size_gib, wanted_gib=0, modified_at=draft.now)
-    draft.facts.append(grown)
-    draft.reasons.append(f"the volume of {command.host} has {command.size_gib} GiB now")

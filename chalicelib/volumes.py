@@ -1,4 +1,6 @@
-"""A host's own volume that comes and goes: made, lost, let go for its snapshot. Part of lifecycle.py's `decide`.
+"""What becomes of hosts' own volumes: made, enlarged, lost, let go for a snapshot or with a retired host.
+
+Part of lifecycle.py's `decide`: what each command about a volume does.
 
 A host rests as a snapshot while `rests_as` names one and there is no volume. It comes to that in two ways: an operator
 wants it (`resting`), and the volume was deleted for a snapshot that is proven to hold all that it did; or somebody
@@ -10,11 +12,19 @@ from typing import assert_never
 
 from msgspec.structs import replace
 
-from chalicelib.commands import Rest, SnapshotMissing, VolumeDeleted, VolumeMade, VolumesMissing
+from chalicelib.commands import (
+    GrowthPostponed,
+    Rest,
+    SnapshotMissing,
+    VolumeDeleted,
+    VolumeDetached,
+    VolumeEnlarged,
+    VolumeMade,
+    VolumesMissing,
+)
 from chalicelib.draft import Draft
-from chalicelib.facts import PointFailed, VolumeLost, VolumeRemade, VolumeRested
-from chalicelib.model import Phase, PointState, Resting, RestorePoint, Slot, Source
-from chalicelib.operated import operated
+from chalicelib.facts import PointFailed, VolumeGone, VolumeGrown, VolumeLost, VolumeRemade, VolumeRested
+from chalicelib.model import InstanceState, Phase, PointState, Resting, RestorePoint, Slot, Source
 from chalicelib.tending import holds_more, let_go, see_to_volumes
 
 # EC2 says for a while that it does not know what it has just made, "up to about five minutes":
@@ -23,20 +33,37 @@ from chalicelib.tending import holds_more, let_go, see_to_volumes
 LOST_AFTER = timedelta(seconds=45)
 NEVER_SEEN_FOR = timedelta(minutes=5)
 
+OfVolume = (
+    VolumeMade
+    | VolumeEnlarged
+    | GrowthPostponed
+    | VolumesMissing
+    | SnapshotMissing
+    | Rest
+    | VolumeDetached
+    | VolumeDeleted
+)
 
-def came_or_went(draft: Draft, command: VolumeMade | VolumesMissing | SnapshotMissing | Rest | VolumeDeleted) -> None:
+
+def take(draft: Draft, command: OfVolume) -> None:
     match command:
         case VolumeMade():
             _made(draft, command)
+        case VolumeEnlarged():
+            _enlarged(draft, command)
+        case GrowthPostponed(host=host):
+            draft.change_slot(host, modified_at=draft.now)
         case VolumesMissing():
             _missing(draft, command)
         case SnapshotMissing():
             _snapshot_missing(draft, command)
         case Rest():
             _rest(draft, command)
+        case VolumeDetached():
+            _detached(draft, command)
         case VolumeDeleted():
             _rested(draft, command)
-            operated(draft, command)
+            _gone(draft, command)
         case _:
             assert_never(command)
 
@@ -57,6 +84,16 @@ def _made(draft: Draft, command: VolumeMade) -> None:
         if has.made_of:
             draft.facts.append(VolumeRemade(host=host, volume_id=command.volume_id, snapshot_id=has.made_of))
     see_to_volumes(draft)
+
+
+def _enlarged(draft: Draft, command: VolumeEnlarged) -> None:
+    slot = draft.vault.hosts.get(command.host)
+    if slot is None or slot.volume_id != command.volume_id or slot.size_gib >= command.size_gib:
+        return
+    grown = VolumeGrown(host=command.host, volume_id=command.volume_id, from_gib=slot.size_gib, to_gib=command.size_gib)
+    draft.change_slot(command.host, size_gib=command.size_gib, wanted_gib=0, modified_at=draft.now)
+    draft.facts.append(grown)
+    draft.reasons.append(f"the volume of {command.host} has {command.size_gib} GiB now")
 
 
 # --- let go ---------------------------------------------------------------------------------------------
@@ -179,3 +216,32 @@ def _lost(draft: Draft, host: str, what: str, point: RestorePoint | None) -> Non
         draft.facts.append(PointFailed(point=replace(owed, state=PointState.ERROR), final=True))
     draft.facts.append(VolumeLost(host=host, lost=what, point=point))
     draft.reasons.append(f"{what} of {host} is gone; the next volume is made of {point.snapshot_id if point else None}")
+
+
+# --- of retired hosts, and of any -----------------------------------------------------------------------
+
+
+def see_to_retired(draft: Draft, state: InstanceState | None) -> None:
+    """Retired hosts' volumes leave a machine at rest, and those that were asked away are deleted then."""
+    if draft.vault.phase is Phase.ASLEEP:
+        for host, slot in draft.vault.retired.items():
+            let_go(draft, host, slot, slot.doomed, state)
+
+
+def _detached(draft: Draft, command: VolumeDetached) -> None:
+    host, volume_id = command.host, command.volume_id
+    slot = draft.vault.retired.get(host)
+    if slot and slot.volume_id == volume_id:
+        draft.change(retired={**draft.vault.retired, host: replace(slot, attached_to=None)})
+        see_to_retired(draft, None)
+    if host in draft.vault.hosts and draft.vault.hosts[host].volume_id == volume_id:
+        draft.change_slot(host, attached_to=None)
+
+
+def _gone(draft: Draft, command: VolumeDeleted) -> None:
+    host, volume_id = command.host, command.volume_id
+    slot = draft.vault.retired.get(host)
+    if slot and slot.volume_id == volume_id:
+        draft.change(retired={name: other for name, other in draft.vault.retired.items() if name != host})
+        draft.facts.append(VolumeGone(host=host, volume_id=volume_id, snapshot_id=slot.doomed))
+        draft.reasons.append(f"the volume of {host} is deleted")
