@@ -50,7 +50,7 @@ lint: ## ruff, mypy --strict, shellcheck
 	@$(PYTHON_BIN) -m ruff check --quiet .
 	@$(PYTHON_BIN) -m ruff format --quiet --check .
 	@$(PYTHON_BIN) -m mypy --no-error-summary
-	@.venv/bin/shellcheck tools/prepare host-client/nightvault host-client/nightvault-restore .ci/run vault-image/install.sh
+	@.venv/bin/shellcheck tools/prepare host-client/nightvault* .ci/run vault-image/install.sh
 
 # STAGE=name for another than prod; SUBNET=, EMAIL=, SET='WindowHours=2 InstanceType=t4g.medium'. The account and the
 # region are those of AWS_PROFILE and AWS_REGION.

@@ -16,7 +16,7 @@ from pathlib import Path
 
 from tests.client.harness import CLIENT
 
-# The client without its last line, which would run it.
+# After the client without its last line, which would run it, and its part that makes manifests.
 SCRIPT = r"""
 . ./functions
 set +e
@@ -47,7 +47,8 @@ def main() -> None:
         state, tree = Path(name) / "state", Path(name) / "tree"
         state.mkdir()
         text = CLIENT.read_text()
-        (state / "functions").write_text(text[: text.rindex('main "$@"; exit')])
+        part = CLIENT.with_name("nightvault-manifest").read_text()
+        (state / "functions").write_text(text[: text.rindex('main "$@"; exit')] + part)
         subprocess.run(["ssh-keygen", "-q", "-t", "ed25519", "-N", "", "-f", state / "key"], check=True)
         for number in range(wanted.files):
             path = tree / str(number // 200) / f"{number}"

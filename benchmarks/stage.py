@@ -32,8 +32,8 @@ class Stage:
 
     def __init__(self, folder: Path, size: trees.Size, disks: Disks, vault: Vault) -> None:
         client = folder / "nightvault"
-        for script in ("nightvault", "nightvault-restore"):
-            shutil.copy(_ROOT / "host-client" / script, client.with_name(script))
+        for script in (_ROOT / "host-client").glob("nightvault*"):
+            shutil.copy(script, folder)
         self.site = Site(folder / "live", folder / "host", folder / "volume", folder / "point", vault, client)
         self.disks, self.vault = disks, vault
         self.empty_bytes = 0

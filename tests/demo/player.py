@@ -57,7 +57,7 @@ class Player:
         self.tree.make(self.live)
         self.expected_bytes = size_of(self.live)
         (self.folder / "state").mkdir(mode=0o700, parents=True, exist_ok=True)
-        for script in (CLIENT, CLIENT.with_name("nightvault-restore")):
+        for script in CLIENT.parent.glob("nightvault*"):
             shutil.copy2(script, self.folder)
         self.configure()
 

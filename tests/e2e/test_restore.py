@@ -116,8 +116,8 @@ def test_a_new_machine_gets_back_what_was_whole_before_a_push_was_cut(tmp_path: 
         shutil.copytree("/etc", tmp_path / "etc", symlinks=True)
         bin_folder = tmp_path / "bin"
         bin_folder.mkdir()
-        for script in ("nightvault", "nightvault-restore"):
-            shutil.copy2(CLIENT.with_name(script), bin_folder)
+        for script in CLIENT.parent.glob("nightvault*"):
+            shutil.copy2(script, bin_folder)
         # A machine of its own, as far as the client can see: nothing of the old host is there.
         stage = (
             f"set -e; mount -t tmpfs tmpfs {c.folder}; mount -t tmpfs tmpfs /var/lib; "

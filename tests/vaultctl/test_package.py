@@ -32,7 +32,8 @@ def test_the_wheel_holds_the_command_and_the_client(tmp_path: Path) -> None:
         assert "vaultctl = vaultctl.__main__:script" in archive.read(entry).decode()
         client = next(name for name in names if name.endswith("data/share/nightvault/nightvault"))
         assert archive.read(client) == (REPOSITORY / "host-client" / "nightvault").read_bytes()
-        for beside in ("config.sample", "nightvault-restore"):
+        parts = [path.name for path in (REPOSITORY / "host-client").glob("nightvault-*")]
+        for beside in ("config.sample", *parts):
             assert any(name.endswith(f"data/share/nightvault/{beside}") for name in names)
     ours = {str(path.relative_to(REPOSITORY)) for path in (REPOSITORY / "vaultctl").rglob("*.py")}
     pure = {str(path.relative_to(REPOSITORY)) for path in (REPOSITORY / "chalicelib").rglob("*.py")}

@@ -14,7 +14,7 @@ class BlankMachine:
     def __init__(self, folder: Path) -> None:
         self.folder = folder
         folder.mkdir()
-        for script in (CLIENT, CLIENT.with_name("nightvault-restore")):
+        for script in CLIENT.parent.glob("nightvault*"):
             shutil.copy2(script, folder)
         self._command = [str(folder / CLIENT.name)]
         if may_root():
