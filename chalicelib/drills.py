@@ -34,6 +34,8 @@ from chalicelib.tending import is_under_way, see_to_volumes
 DUE = timedelta(days=26)  # after the last that was answered: when the vault is open anyway
 DUE_AT_LAST = timedelta(days=28)  # the vault is woken for it; two days before it is overdue
 AGAIN = timedelta(days=1)  # after an attempt, whatever came of it
+# An agent tells of a drill from when the volume is mounted. One that does not is of a version without drills.
+SILENT = timedelta(minutes=2)
 MOST_AT_ONCE = 2  # of a vault: a volume fresh from S3 is slow, and two share the machine
 # A volume that holds more has a waking of its own: the snapshots of a window wait for its last run, and a night's
 # restore points matter more than a drill. At 20 MiB/s, which is slow, ten minutes.
@@ -89,6 +91,8 @@ def candidates(vault: Vault, now: datetime, policy: Policy, since: dict[str, dat
     `since`: when there was first something to drill of each host, where the vault may be woken too; else it is empty.
     """
     if vault.phase not in (Phase.OPEN, Phase.ASLEEP) or (vault.phase is Phase.ASLEEP and not since):
+        return []
+    if vault.agent and vault.agent.no_drills:
         return []
     if budget.remaining(vault, Kind.DRILL, now, policy) < policy.minimum_window_seconds:
         return []
@@ -154,10 +158,15 @@ def take(draft: Draft, command: Report) -> None:
     for run in draft.window.live_runs:
         seen = command.drills.get(run.host)
         volume = draft.vault.point_volumes.get(run.host)
-        if run.kind is not Kind.DRILL or draft.vault.phase is not Phase.OPEN or seen is None or volume is None:
+        if run.kind is not Kind.DRILL or draft.vault.phase is not Phase.OPEN or volume is None:
+            continue
+        if seen is None:
+            _silent(draft, run)
             continue
         if (seen.run_id, seen.volume_id) != (run.run_id, volume.volume_id):
             continue
+        if draft.vault.agent and draft.vault.agent.no_drills:
+            draft.change(agent=replace(draft.vault.agent, no_drills=False))
         checked = seen.checked
         if checked.state is not DrillState.CHECKING:
             _answered(draft, replace(run, checked=checked))
@@ -165,6 +174,16 @@ def take(draft: Draft, command: Report) -> None:
             progress = Progress(transfer_bytes=checked.checked_bytes, seen_at=draft.now)
             lease = draft.after(draft.policy.lease_seconds)
             draft.put_run(replace(run, checked=checked, progress=progress, lease_until=lease))
+
+
+def _silent(draft: Draft, run: Run) -> None:
+    ready_at = run.restore and run.restore.ready_at
+    if run.checked or not (draft.vault.agent and points.ready(draft.vault, run) and ready_at):
+        return
+    if draft.now - ready_at >= SILENT:
+        draft.change(agent=replace(draft.vault.agent, no_drills=True))
+        why = f"the machine is of a version without drills: `vaultctl rebuild-vault {draft.vault.vault_id}`"
+        turns.end(draft, run, Outcome.FAILED, why)
 
 
 def _answered(draft: Draft, run: Run) -> None:

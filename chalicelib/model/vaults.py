@@ -57,6 +57,7 @@ class Agent(Struct, frozen=True, kw_only=True):
     mounts: dict[str, Mount] = field(default_factory=dict)
     restores: dict[str, PointMount] = field(default_factory=dict)
     strange_key: str = ""  # what it showed instead of `host_key`, so that this is told once
+    no_drills: bool = False  # it has mounted a point that was to be drilled, and said nothing of it
 
 
 class Vault(Struct, frozen=True, kw_only=True):

@@ -9,7 +9,7 @@ from chalicelib.control import Control
 from chalicelib.documents import Orders, RestoreOrder, RunDocument
 from chalicelib.enrolment import Enrolment
 from chalicelib.growth import GIB
-from chalicelib.model import Agent, Change, Checked, Kind, Mount, Outcome, PointMount, Policy, Stats, Vault
+from chalicelib.model import Agent, Change, Checked, DrillState, Kind, Mount, Outcome, PointMount, Policy, Stats, Vault
 from chalicelib.settings import Settings
 from chalicelib.wiring import Wiring
 from tests.fakes.clock import FakeClock
@@ -57,8 +57,9 @@ class World:
         self.changes: dict[str, Change] = {}
         self.used_gib: dict[str, int] = {}
         self.seen_restores: dict[str, PointMount] | None = None  # what the agent says instead of what is so
-        self.drill_orders: dict[str, RestoreOrder] = {}  # by host; the agent answers those that are in `checks`
-        self.checks: dict[str, Checked] = {}
+        self.drill_orders: dict[str, RestoreOrder] = {}  # by host
+        self.checks: dict[str, Checked] = {}  # of the others it says that it is checking
+        self.knows_drills = True
 
     def enrol(self, *names: str, every_seconds: int = 86400) -> None:
         for name in names:
@@ -163,9 +164,13 @@ class World:
                     for host, v in self.cloud.ordered_points.items()
                 },
                 drills={
-                    host: DrillSeen(run_id=order.drill.run_id, volume_id=order.volume_id, checked=self.checks[host])
+                    host: DrillSeen(
+                        run_id=order.drill.run_id,
+                        volume_id=order.volume_id,
+                        checked=self.checks.get(host, Checked(state=DrillState.CHECKING)),
+                    )
                     for host, order in self.drill_orders.items()
-                    if order.drill and host in self.checks and order.volume_id in self.cloud.mounted_points
+                    if order.drill and self.knows_drills and order.volume_id in self.cloud.mounted_points
                 },
             ),
         )

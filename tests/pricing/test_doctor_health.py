@@ -208,6 +208,14 @@ def test_pushes_without_a_manifest(shared: Lived, *, signed: bool) -> None:
     assert found(replace(seen, hosts=hosts)) == {"drills": ("wrong" if signed else "warning", "h0")}
 
 
+def test_a_machine_that_knows_no_drills(shared: Lived) -> None:
+    seen = shared.facts()
+    (vault, *others) = seen.vaults
+    assert vault.agent
+    old = replace(vault, agent=replace(vault.agent, no_drills=True))
+    assert found(replace(seen, vaults=(old, *others))) == {"drills": ("warning", vault.vault_id)}
+
+
 def a_copy(seen: Any, **how: Any) -> Copy:
     """Of the newest restore point of the first host."""
     point = max((p for p in seen.points if p.host == seen.hosts[0].name), key=lambda p: p.made_at)

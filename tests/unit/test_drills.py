@@ -210,25 +210,43 @@ def test_progress_renews_the_lease_and_nothing_else_does(world: World) -> None:
     assert "not seen alive" in record.drill.detail
 
 
-def test_an_agent_that_knows_no_drills_costs_a_lease_a_day(world: World) -> None:
-    world.backed_up("C", R1)
+def test_an_agent_that_knows_no_drills_is_ordered_one_and_no_more(world: World) -> None:
+    """It mounts the point and says nothing of it. One that was made since does."""
+    world.knows_drills = False
+    for host, run_id in {"C": R1, "H": R2}.items():
+        world.backed_up(host, run_id)
     world.clock.advance(29 * DAY)
-    minutes_until_awake(world)
-    world.boot()
-    for _ in range(40):
-        world.pass_minutes(1)
-        if world.vault.window:
-            world.cloud.settle()
-            world.control.instance_changed(world.vault.instance_id or "")
-        if world.vault.phase is Phase.OPEN:
-            world.report()
+
+    def woken() -> None:
+        minutes_until_awake(world)
+        world.boot()
+        for _ in range(20):
+            world.pass_minutes(1)
+            if world.vault.window:
+                world.cloud.settle()
+                world.control.instance_changed(world.vault.instance_id or "")
+            if world.vault.phase is Phase.OPEN:
+                world.report()
+        assert world.vault.phase is Phase.ASLEEP
+
+    woken()
+    assert world.store.windows("vault-1")[0].awake_seconds < 6 * 60
+    for host in ("C", "H"):
+        record = world.store.host(host)
+        assert record
+        assert record.drill
+        assert record.drill.state is DrillState.ERROR
+        assert "of a version without drills" in record.drill.detail
+    world.clock.advance(2 * DAY)
+    world.pass_minutes(16)
     assert world.vault.phase is Phase.ASLEEP
-    windows = world.store.windows("vault-1")
-    assert windows[0].awake_seconds < 20 * 60
-    world.pass_minutes(60)
-    assert world.vault.phase is Phase.ASLEEP
-    world.clock.advance(DAY)
+    begun(world)  # by an operator, who may know better
+    assert answered(world, PASSED).state is DrillState.ERROR
+    world.knows_drills = True
+    begun(world)
+    assert answered(world, PASSED).state is DrillState.PASSED
     minutes_until_awake(world)
+    assert drill_of(world, "H").live
 
 
 @pytest.mark.parametrize("checked", [PASSED, FAILED, UNPROVEN, BROKEN])

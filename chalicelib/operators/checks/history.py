@@ -78,6 +78,14 @@ def copies(facts: Facts) -> Iterator[Finding]:
 
 
 def drills(facts: Facts) -> Iterator[Finding]:
+    for vault in facts.vaults:
+        if vault.agent and vault.agent.no_drills:
+            yield Finding(
+                level="warning",
+                what=f"the machine of {vault.vault_id} is of a version without drills: nothing is proven there",
+                remedy=f"`vaultctl rebuild-vault {vault.vault_id}` while it is asleep",
+                resource=vault.vault_id,
+            )
     for host in facts.hosts:
         drill = host.drill
         if drill and drill.failed_taken_at and not host.retired_at:
