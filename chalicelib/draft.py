@@ -66,7 +66,7 @@ class Draft:
             self.change(hosts={**self.vault.hosts, host: slot})
 
     def want_drill(self, host: str, why: str) -> None:
-        """Of its newest restore point, as soon as there is nothing newer under way."""
+        """The host's newest restore point is to be drilled as soon as there is nothing newer under way."""
         self.change_slot(host, drill_wanted=why, drill_tried_at=None)
 
     def put_run(self, run: Run) -> None:

@@ -50,11 +50,6 @@ class Due(Enum):
     NOW = "now"
 
 
-def want(slot: Slot, why: str) -> Slot:
-    """The host's newest restore point is to be drilled as soon as there is nothing newer under way."""
-    return replace(slot, drill_wanted=why, drill_tried_at=None)
-
-
 def due(slot: Slot, now: datetime, drillable_since: datetime | None = None) -> Due:
     """`drillable_since`: of a host that never had a drill; without it, nothing is NOW for that host."""
     if slot.drill_tried_at and now < slot.drill_tried_at + AGAIN:

@@ -46,6 +46,18 @@ def wake(draft: Draft) -> None:
     draft.effects.append(Wake())
 
 
+def launched(draft: Draft, instance_id: str) -> None:
+    if draft.vault.instance_id not in (None, instance_id):
+        draft.effects.append(Terminate(instance_id=instance_id))
+        draft.reasons.append(f"{instance_id} came too late: {draft.vault.instance_id} is the machine")
+        return
+    draft.change(instance_id=instance_id, launch=None)
+    draft.claim()  # EC2's describe may not know it yet: until then `gone` means nothing
+    draft.reasons.append(f"launched {instance_id}")
+    if draft.vault.phase is Phase.CLOSING:
+        stop_instance(draft)
+
+
 def wake_again(draft: Draft, reason: str) -> None:
     """Another attempt; the last one with a new machine, since the old one may be what is broken."""
     attempt = draft.window.wake_attempts + 1

@@ -10,7 +10,7 @@ from chalicelib import growth
 from chalicelib.draft import Draft
 from chalicelib.effects import Attach, DeleteVolume, Detach, Enlarge, MakeVolume
 from chalicelib.facts import VolumeNearlyFull
-from chalicelib.model import InstanceState, Kind, Phase, PointState, RestorePoint, Slot, Vault
+from chalicelib.model import InstanceState, Kind, Mount, Phase, PointState, RestorePoint, Slot, Vault
 
 
 def see_to_volumes(draft: Draft, *, running: bool = False) -> None:
@@ -29,6 +29,14 @@ def see_to_volumes(draft: Draft, *, running: bool = False) -> None:
                 draft.effects.append(MakeVolume(host=host))
         elif running and draft.vault.awake and slot.attached_to != draft.vault.instance_id:
             draft.effects.append(Attach())
+
+
+def absent(vault: Vault, mounts: dict[str, Mount]) -> bool:
+    """A volume that should be there and is not: never attached, or detached behind our back."""
+    return any(
+        slot.volume_id and host in mounts and not mounts[host].mounted and mounts[host].detail == "absent"
+        for host, slot in vault.hosts.items()
+    )
 
 
 def see_to_growth(draft: Draft) -> None:

@@ -27,7 +27,7 @@ EXEMPT = {
     ("snapshot_changed", "Look", "ec2:DescribeSecurityGroups"): "only when the vault falls asleep while it asks for the"
     " machine: Actor._check_instance, then SetIngress",
     ("api_handler", "RunOurMachine", "ec2:TerminateInstances"): "only when a launch answers after another machine has"
-    " taken its place: lifecycle._launched",
+    " taken its place: phases.launched",
     (EVERY, "Logs", "logs:*"): "Lambda itself writes a function's log, with the function's role",
     (EVERY, "VolumeKey", "kms:DescribeKey"): "EBS asks for it, says its page, but not when",
     (EVERY, "VolumeKey", "kms:Decrypt"): "EBS asks for it, says its page, but not when",

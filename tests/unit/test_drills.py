@@ -6,6 +6,7 @@ import pytest
 from msgspec.structs import replace
 
 from chalicelib import drills, points
+from chalicelib.draft import Draft
 from chalicelib.drills import Due
 from chalicelib.errors import BadRequest, CloudRefused, DrillHindered, RunIdTaken, UnknownRun, WindowSpent
 from chalicelib.facts import DrillEnded, RunEnded
@@ -23,6 +24,7 @@ from chalicelib.model import (
     Run,
     Slot,
     Source,
+    Vault,
 )
 from chalicelib.operators.changes import ChangeHost, Retire, Rotate
 from tests.fakes.world import KEY, World
@@ -442,7 +444,10 @@ def test_due(slot_days: tuple[float | None, float | None], wanted: str, drillabl
 
 def test_a_wish_is_granted_at_once_whatever_was_tried(world: World) -> None:
     now = world.clock.now()
-    slot = drills.want(replace(SLOT, drilled_at=now, drill_tried_at=now), "a push was unusual")
+    slot = replace(SLOT, drilled_at=now, drill_tried_at=now)
+    draft = Draft(vault=Vault(vault_id="vault-1", hosts={"C": slot}), now=now, policy=Policy())
+    draft.want_drill("C", "a push was unusual")
+    slot = draft.vault.hosts["C"]
     assert drills.due(slot, now) is Due.NOW
 
 
