@@ -120,7 +120,7 @@ class Actor:
             case MakePoints(points=points):
                 return self._make_points(vault, points)
             case CheckPoints(snapshot_ids=snapshot_ids):
-                self._control.check_points(vault, snapshot_ids)
+                self._control.counting.check(vault, snapshot_ids)
                 return self._reload(vault)
             case CheckInstance():
                 return self._check_instance(vault)
@@ -215,7 +215,7 @@ class Actor:
         refused: CloudRefused | None = None
         for point in points:
             if point.host not in made:
-                point = self._control.judged(vault, point)  # noqa: PLW2901
+                point = self._control.counting.judged(vault, point)  # noqa: PLW2901
                 try:
                     made[point.host] = self._cloud.snapshot(point)
                 except CloudRefused as error:
@@ -236,7 +236,7 @@ class Actor:
         except CloudRefused as refused:
             if refused.aws_code != "InvalidSnapshot.NotFound":
                 raise
-            point = self._control.sound_point(host, slot.rests_as)
+            point = self._control.choosing.sound(host, slot.rests_as)
             return self._say(vault, SnapshotMissing(host=host, snapshot_id=slot.rests_as, point=point))
         return self._say(vault, VolumeMade(host=host, volume_id=volume_id, remade=slot.remade))
 
@@ -247,7 +247,7 @@ class Actor:
         missing = {host: volume_id for host, volume_id in wanted.items() if volume_id in gone}
         if not missing and not any(slot.missing_since for slot in vault.hosts.values()):
             return vault
-        points = {host: point for host in missing if (point := self._control.sound_point(host))}
+        points = {host: point for host in missing if (point := self._control.choosing.sound(host))}
         return self._say(vault, VolumesMissing(volumes=missing, points=points))
 
     def _enlarge(self, vault: Vault, host: str, volume_id: str, size_gib: int) -> Vault:

@@ -247,7 +247,7 @@ class Rest(Struct, frozen=True, kw_only=True):
 class VolumesMissing(Struct, frozen=True, kw_only=True):
     """EC2 was asked for the hosts' volumes, and does not know these: volume id by host.
 
-    `points`: what each of those hosts' next volume can be made of: Control.sound_point, if there is one.
+    `points`: what each of those hosts' next volume can be made of: Choosing.sound, if there is one.
     """
 
     volumes: dict[str, str]

@@ -57,7 +57,7 @@ class Drilling:
         host = self._store.host(name)
         if host is None or host.last_backup is None:
             return  # nothing counts yet
-        newest = next((point for point in self._control.points_there(name) if point.counts), None)
+        newest = next((point for point in self._control.choosing.there(name) if point.counts), None)
         # One that failed stays failed: what is to be proven is the next.
         if newest and newest.marks.sound:
             self._begin(host, newest)
@@ -73,7 +73,7 @@ class Drilling:
             same = point_id is None or (run.restore and run.restore.point_id == point_id)
             if run.host == host.name and run.kind is Kind.DRILL and same:
                 return run
-        return self._begin(host, self._control.point(host.name, point_id))
+        return self._begin(host, self._control.choosing.named(host.name, point_id))
 
     def _begin(self, host: Host, point: RestorePoint) -> Run:
         run_id = str(uuid4())

@@ -6,8 +6,8 @@ import msgspec
 from msgspec import Struct
 
 from chalicelib import errors
+from chalicelib.amendment import Amendment
 from chalicelib.commands import HostChanged, HostRetired, KeyRevoked
-from chalicelib.control import Amendment
 from chalicelib.growth import GIB
 from chalicelib.model import MAX_SIZE_GIB, Host, PointState, Resting, RestorePoint, Slot, Window
 from chalicelib.operators.action import Action
@@ -98,7 +98,7 @@ class Retire(Action, tag="retire"):
         """Raises UnknownHost, VolumeHoldsMore."""
         host = known_host(wired, self.host)
         points = wired.store.points(host.name)
-        newest = wired.control.newest_point(points) if self.delete_volume else None
+        newest = wired.control.choosing.newest(points) if self.delete_volume else None
         before = wired.control.store.vault(host.vault_id)
         had = before.slot(host.name) if before else None
         vault = wired.control.apply(

@@ -10,9 +10,9 @@ from msgspec import Struct
 from msgspec.structs import replace
 
 from chalicelib import errors
+from chalicelib.amendment import Amendment
 from chalicelib.calling import calling
 from chalicelib.commands import HostChanged, PushesAccepted
-from chalicelib.control import Amendment
 from chalicelib.model import Host, Marks, PointState, RestorePoint, Retention
 from chalicelib.operators.action import Action
 from chalicelib.operators.clients import Clients

@@ -3,8 +3,8 @@
 import pytest
 from msgspec.structs import replace
 
+from chalicelib.amendment import Amendment
 from chalicelib.commands import Command, VolumeDeleted
-from chalicelib.control import Amendment
 from chalicelib.errors import CloudRefused, VolumeHoldsMore
 from chalicelib.facts import VolumeLost
 from chalicelib.model import Kind, Marks, Outcome, Phase, Policy, Resting, Slot, Source, Vault
