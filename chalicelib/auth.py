@@ -4,7 +4,8 @@ import hashlib
 import hmac
 import re
 import secrets
-from dataclasses import dataclass
+
+from msgspec import Struct
 
 from chalicelib.model import Host
 from chalicelib.ports import Store
@@ -30,8 +31,7 @@ def token(name: str, secret: str) -> str:
     return f"nv1.{name}.{secret}"
 
 
-@dataclass(frozen=True, kw_only=True)
-class Caller:
+class Caller(Struct, frozen=True, kw_only=True):
     """A checked token: its owner, and the routes that are open to it."""
 
     name: str

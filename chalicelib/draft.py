@@ -3,9 +3,9 @@
 Private to `decide` and its parts. A Draft lives for one call of it; the values in it are frozen.
 """
 
-from dataclasses import dataclass, field
 from datetime import datetime, timedelta
 
+from msgspec import Struct, field
 from msgspec.structs import replace
 
 from chalicelib.effects import Effect
@@ -13,8 +13,7 @@ from chalicelib.facts import Fact
 from chalicelib.model import Policy, Run, Vault, Window
 
 
-@dataclass(frozen=True, kw_only=True)
-class Decision:
+class Decision(Struct, frozen=True, kw_only=True):
     """The vault as it shall be saved, what to do after that, what is then known, and why.
 
     `archived`: the window that ended, saved with the vault in one transaction.
@@ -27,8 +26,7 @@ class Decision:
     archived: Window | None = None
 
 
-@dataclass(kw_only=True)
-class Draft:
+class Draft(Struct, kw_only=True):
     """A decision in the making. Lives for one call of `decide`, so that its steps read as prose."""
 
     vault: Vault

@@ -1,9 +1,9 @@
 """Enrolling hosts, and the agents of vaults, by one-use codes. Only hashes of codes and secrets are stored."""
 
-from dataclasses import dataclass
 from datetime import datetime, timedelta
 from typing import TYPE_CHECKING
 
+from msgspec import Struct
 from msgspec.structs import replace
 
 from chalicelib.auth import HOST_NAME, new_secret, sha256, token
@@ -22,16 +22,14 @@ FIRST_UID = 20001
 RACES = 20
 
 
-@dataclass(frozen=True, kw_only=True)
-class Invited:
+class Invited(Struct, frozen=True, kw_only=True):
     """A code as it is shown, once; its hash is what is stored."""
 
     code: str
     expires_at: datetime
 
 
-@dataclass(frozen=True, kw_only=True)
-class Enrolled:
+class Enrolled(Struct, frozen=True, kw_only=True):
     """What a newcomer is told, once. `token` is shown here and nowhere else."""
 
     name: str
