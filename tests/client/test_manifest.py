@@ -215,6 +215,8 @@ def test_whose_manifest_it_is(host: Host, tmp_path: Path) -> None:
     assert done.returncode == 14
     assert ".nightvault/manifest: its signature is wrong" in done.stderr
     manifest.write_bytes(good)
+    pulled = (host.state / "restore" / "tree.signed" / ".nightvault" / "manifest").stat()
+    os.utime(manifest, ns=(pulled.st_atime_ns, pulled.st_mtime_ns))  # as large, and of the same second
     backed_up, host.plane.pushed_run_id = host.plane.pushed_run_id, "00000000-0000-4000-8000-000000000003"
     done = host.run("restore", str(tmp_path / "older"))
     assert done.returncode == 14
