@@ -93,6 +93,10 @@ def test_an_older_state_and_the_last_that_had_it(new_host: Host, driver: str, tm
         shutil.copy(markers[1], host.archive / "repository" / "rdiff-backup-data")
         host.good("restore", "--local", "--path", str(file), str(tmp_path / "after a cut"))
         assert (tmp_path / "after a cut" / "letter").read_text() == "two"
+        log = host.archive / "repository" / "rdiff-backup-data" / "restore.log"
+        log.unlink()
+        log.mkdir()  # it cannot be written, as on a disk that has been mounted read-only since it fails
+        host.good("restore", "--local", "--path", str(file.parent), str(tmp_path / "no log"))
         kept = host.archive / "repository" / str(host.source).lstrip("/") / "other"
         kept.write_text("rot")
         refused(host, 14, "other: its content is not what was archived", "restore", "--local", str(tmp_path / "rotten"))
