@@ -114,7 +114,7 @@ def test_a_mirror_has_no_history_and_a_cut_run_leaves_it_half_new(new_host: Host
     with host.running("archive") as process:
         wait_until(lambda: str(host.archive / "plain") in Path("/proc/mounts").read_text())
         process.terminate()
-        assert process.wait(20) == 143
+        assert process.wait(120) == 143
     refused(host, 14, "half new", "restore", "--local", str(tmp_path / "half"))
     assert (inside(tmp_path / "half", host.source, "mirror") / "file").read_text() == "text"
     assert "half-written" in host.good("list", "--local").stdout
