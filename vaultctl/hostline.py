@@ -9,7 +9,19 @@ from vaultctl.failures import usage
 
 _CHECKOUT = Path(__file__).resolve().parents[1] / "host-client"
 _INSTALLED = Path(sysconfig.get_path("data")) / "share" / "nightvault"
-_PARTS = tuple(f"nightvault-{part}" for part in ("archive", "doctor", "manifest", "push", "restore"))
+_PARTS = (
+    "nightvault-archive",
+    "nightvault-manifest",
+    "nightvault-push",
+    "nightvault-doctor",
+    "nightvault-choose",
+    "nightvault-pull",
+    "nightvault-decrypt",
+    "nightvault-restore",
+    "nightvault-drill",
+    "nightvault-mount",
+    "nightvault-key",
+)
 _END = "NIGHTVAULT_END_OF_FILE"
 
 

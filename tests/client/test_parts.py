@@ -15,8 +15,14 @@ PARTS = sorted(path.name for path in CLIENT.parent.glob("nightvault-*"))
 # A command for each part that needs it, with what it takes.
 NEEDED_BY = {
     "nightvault-archive": ["archive"],
+    "nightvault-choose": ["list"],
+    "nightvault-decrypt": ["list"],
     "nightvault-doctor": ["doctor"],
+    "nightvault-drill": ["drill"],
+    "nightvault-key": ["key"],
     "nightvault-manifest": ["backup"],
+    "nightvault-mount": ["umount"],
+    "nightvault-pull": ["list"],
     "nightvault-push": ["backup"],
     "nightvault-restore": ["list"],
 }
