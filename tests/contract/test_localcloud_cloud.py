@@ -164,7 +164,7 @@ def test_a_night_with_a_cut_push_and_what_is_left_of_it(tmp_path: Path, rooted: 
             assert (folder / "current" / "letter").read_text() == "dear reader"
             assert (folder / "current" / "big").read_bytes() == (pusher.source / "big").read_bytes()
         assert not cloud.failures
-    processes = subprocess.run(["ps", "-Ao", "args="], capture_output=True, text=True, check=True).stdout
+    processes = subprocess.run(["ps", "-ww", "-Ao", "args="], capture_output=True, text=True, check=True).stdout
     assert str(cloud_folder) not in processes
 
 
@@ -192,7 +192,7 @@ def test_everything_is_gone_after_an_interruption(tmp_path: Path, rooted: bool) 
     ):
         Pusher(cloud, "C", tmp_path / "C").start()
         raise KeyboardInterrupt
-    processes = subprocess.run(["ps", "-Ao", "args="], capture_output=True, text=True, check=True).stdout
+    processes = subprocess.run(["ps", "-ww", "-Ao", "args="], capture_output=True, text=True, check=True).stdout
     assert str(tmp_path) not in processes
     mounts = Path("/proc/self/mountinfo")
     assert not mounts.exists() or str(tmp_path) not in mounts.read_text()

@@ -146,7 +146,7 @@ def lab(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[Lab]:
 
 def leftovers(directory: Path) -> list[str]:
     """Processes, mounts and loop devices that still have to do with this directory."""
-    listing = subprocess.run(["ps", "-A", "-o", "args="], capture_output=True, text=True, check=True).stdout
+    listing = subprocess.run(["ps", "-ww", "-A", "-o", "args="], capture_output=True, text=True, check=True).stdout
     found = [line for line in listing.splitlines() if str(directory) in line]
     mounts = Path("/proc/self/mountinfo")
     found += [line for line in (mounts.read_text() if mounts.exists() else "").splitlines() if str(directory) in line]

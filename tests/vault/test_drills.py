@@ -420,7 +420,8 @@ def check_of(vault: Vault, agent: int) -> list[int]:
     listed: list[str] = []
 
     def found() -> list[int]:
-        listed[:] = done_on(vault, "ps", "-eo", "pid,uid,ni,ppid,args").splitlines()
+        # -ww: where COLUMNS is set, as in CI, ps cuts its lines, a pipe or not.
+        listed[:] = done_on(vault, "ps", "-ww", "-eo", "pid,uid,ni,ppid,args").splitlines()
         fits = (line.split() for line in listed if "/drill.py" in line)
         return [
             int(word) for words in fits if isinstance(vault, Machine) or int(words[3]) == agent for word in words[:3]
