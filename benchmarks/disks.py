@@ -12,7 +12,7 @@ import subprocess
 from pathlib import Path
 from typing import Protocol
 
-from benchmarks.wire import wait_until
+from tests.localcloud.patience import wait_until
 
 SNAPSHOT_BLOCK = 512 * 1024  # EBS snapshots keep changed blocks of this size
 _FIEMAP, _SYNC, _SHARED, _BATCH = 0xC020660B, 1, 0x2000, 512
@@ -80,7 +80,7 @@ class Images:
         def unmounted() -> bool:
             return subprocess.run(["umount", at], check=False, capture_output=True).returncode == 0
 
-        wait_until(unmounted, f"{at} to be in nobody's use")
+        wait_until(unmounted, 60, what=f"the unmounting of {at}")
         self._mounted.remove(at)
 
     def used_bytes(self, at: Path) -> int:

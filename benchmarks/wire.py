@@ -20,6 +20,8 @@ from pathlib import Path
 from typing import Any
 from urllib.parse import urlsplit
 
+from tests.localcloud.patience import wait_until
+
 HOST = "C"
 _TOKEN = "nv1.C.of-a-benchmark"  # noqa: S105, opens nothing but the stand-in below
 _PIPE_BYTES = 1024 * 1024
@@ -44,7 +46,7 @@ class CountingWire:
 
     def counted(self) -> tuple[int, int]:
         """Bytes sent to the vault and bytes that came back, once every connection has ended."""
-        wait_until(lambda: self._open == 0, "the connections to end")
+        wait_until(lambda: self._open == 0, 60, what="the end of the connections")
         with self._lock:
             return self._counts[0], self._counts[1]
 
@@ -240,7 +242,7 @@ class Vault:
 
     def settled(self) -> None:
         """Returns when the gate has removed the former tree: it does so in the background, its host long answered."""
-        wait_until(lambda: not any(self._volume.glob("trash.*")), "the gate to clean up")
+        wait_until(lambda: not any(self._volume.glob("trash.*")), 60, what="the gate's cleaning up")
 
     @contextmanager
     def lent(self, point: Path | None) -> Iterator[None]:
@@ -282,18 +284,9 @@ class Vault:
         sshd = shutil.which("sshd", path=f"{os.environ['PATH']}:/usr/sbin") or "/usr/sbin/sshd"
         with (self._folder / "sshd.log").open("ab") as log:
             process = subprocess.Popen([sshd, "-D", "-e", "-f", str(config)], stderr=log, stdin=subprocess.DEVNULL)
-        wait_until(self._answers, "sshd to answer")
+        wait_until(self._answers, 60, what="an answer of sshd")
         return process
 
     def _answers(self) -> bool:
         with socket.socket() as probe:
             return probe.connect_ex(("127.0.0.1", self._port)) == 0
-
-
-def wait_until(true: Callable[[], bool], what: str, seconds: float = 60.0) -> None:
-    """Returns as soon as `true()` is. Raises TimeoutError."""
-    end = time.monotonic() + seconds
-    while not true():
-        if time.monotonic() > end:
-            raise TimeoutError(f"waited {seconds:.0f} s for {what}")
-        time.sleep(0.01)
